@@ -1,0 +1,54 @@
+# Every chore has one command. `make` lists them.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHARED ?= ../shared
+ARGS ?=
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("lumeproxy needs Python 3.11 or newer; set PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.run
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.dev ## create .venv with everything for development
+
+run: $(VENV)/.run ## serve (options: make run ARGS="--port 9000")
+	@$(BIN)/python -m lumeproxy $(ARGS)
+
+fmt: $(VENV)/.dev ## format the code
+	@$(BIN)/ruff format lumeproxy tests
+	@$(BIN)/ruff check --fix lumeproxy tests
+
+lint: $(VENV)/.dev ## check style
+	@$(BIN)/ruff format --check lumeproxy tests
+	@$(BIN)/ruff check lumeproxy tests
+
+type: $(VENV)/.dev ## check types
+	@$(BIN)/mypy
+
+test: $(VENV)/.dev ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+cover: $(VENV)/.dev ## run the tests with coverage of core, dialects and store
+	@$(BIN)/python -m pytest --cov=lumeproxy --cov-report=term-missing:skip-covered $(ARGS)
+
+e2e: $(VENV)/.dev ## run the real clients through the proxy (needs ../shared, node and npm)
+	@$(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
+
+bench: $(VENV)/.dev ## compare with a bare aiohttp pass-through (needs ../shared)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uvloop
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python $(SHARED)/bench/bench.py bare-aiohttp lumeproxy $(ARGS)
+
+dist: $(VENV)/.dev ## build the wheel into dist/
+	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
+
+.PHONY: help install run fmt lint type test cover e2e bench dist

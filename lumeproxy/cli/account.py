@@ -1,0 +1,119 @@
+"""`lumeproxy account`: who pays."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lumeproxy.cli.output import Amount, dollars, emit_json, table, when
+from lumeproxy.cli.reach import Reach, data_options
+
+
+@click.group()
+def account() -> None:
+    """Accounts: create, list, show, suspend, resume, close."""
+
+
+@account.command()
+@click.argument("name")
+@click.option("--credit", type=Amount(), default=0, help="First credit in dollars.")
+@data_options
+def create(name: str, credit: int, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Create an account."""
+    reach = Reach(data, config, as_json)
+    made = reach.run("account.create", name=name, credit_nanousd=credit, idempotency_key=uuid.uuid4().hex)
+    if reach.as_json:
+        emit_json(made)
+    else:
+        click.echo(f"Account {made['account']} was made with {dollars(made['balance_nanousd'])}.")
+        click.echo(f"Give it a key: lumeproxy key create {made['account']}")
+
+
+@account.command("list")
+@data_options
+def list_(data: Path | None, config: Path | None, as_json: bool) -> None:
+    """List all accounts."""
+    reach = Reach(data, config, as_json)
+    found = reach.run("account.list")
+    if reach.as_json:
+        emit_json(found)
+    elif not found:
+        click.echo("No accounts yet. Make one: lumeproxy account create NAME --credit 10")
+    else:
+        rows = [
+            (
+                a["account"],
+                a["status"],
+                dollars(a["balance_nanousd"]),
+                dollars(a["held_nanousd"]),
+                when(a["created_ms"]),
+                a["reason"],
+            )
+            for a in found
+        ]
+        columns = ("account", "status", "balance", "held", "created", "reason")
+        click.echo(table(columns, rows, right=("balance", "held"), flexible="reason"))
+
+
+@account.command()
+@click.argument("name")
+@data_options
+def show(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Show an account with its keys."""
+    reach = Reach(data, config, as_json)
+    found = reach.run("account.show", name=name)
+    if reach.as_json:
+        emit_json(found)
+        return
+    _print(found)
+    if not found["keys"]:
+        click.echo(f"\nNo keys yet. Make one: lumeproxy key create {found['account']}")
+        return
+    rows = [
+        (k["id"], k["name"] or "-", when(k["expires_ms"]), "revoked" if k["revoked_ms"] else "in force")
+        for k in found["keys"]
+    ]
+    click.echo("\n" + table(("key", "name", "expires", "state"), rows, flexible="name"))
+
+
+@account.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="Why; kept with the account.")
+@data_options
+def suspend(name: str, reason: str, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Suspend an account; its running calls end within a second."""
+    _change("account.suspend", Reach(data, config, as_json), name=name, reason=reason)
+
+
+@account.command()
+@click.argument("name")
+@data_options
+def resume(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Let a suspended account make calls again."""
+    _change("account.resume", Reach(data, config, as_json), name=name)
+
+
+@account.command()
+@click.argument("name")
+@data_options
+def close(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Close an account for good; its records and balance stay."""
+    _change("account.close", Reach(data, config, as_json), name=name)
+
+
+def _change(operation: str, reach: Reach, **arguments: Any) -> None:
+    changed = reach.run(operation, **arguments)
+    if reach.as_json:
+        emit_json(changed)
+    else:
+        _print(changed)
+
+
+def _print(found: dict[str, Any]) -> None:
+    because = f" ({found['reason']})" if found["reason"] else ""
+    click.echo(f"Account {found['account']} is {found['status']}{because}.")
+    held = f", {dollars(found['held_nanousd'])} of it held by running calls" if found["held_nanousd"] else ""
+    click.echo(f"Balance {dollars(found['balance_nanousd'])}{held}.")

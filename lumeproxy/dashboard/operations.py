@@ -1,0 +1,300 @@
+"""What an operator can do, one method each, without HTTP: the CLI and the control socket call the same.
+
+Arguments come as plain JSON values and are checked here; answers are plain JSON values. A change is committed when its
+method returns, and is in force at once: `on_change` makes the running server forget what it remembered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from lumeproxy.clock import Clock
+from lumeproxy.core import apikey
+from lumeproxy.errors import Missing, Refused
+from lumeproxy.store import accounts, backup, keys, ledger, usage
+from lumeproxy.store.accounts import Account
+from lumeproxy.store.audit import audit
+from lumeproxy.store.database import Database, Tx
+from lumeproxy.store.keys import StoredKey
+
+PAGE_ROWS = 10_000  # of entries or records in one answer; a longer list is narrowed by time or limit
+
+
+class _Arguments(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+class _CreateAccount(_Arguments):
+    name: str
+    credit_nanousd: int = 0
+    idempotency_key: str | None = None
+
+
+class _Name(_Arguments):
+    name: str
+
+
+class _Suspend(_Arguments):
+    name: str
+    reason: str
+
+
+class _CreateKey(_Arguments):
+    account: str
+    name: str = ""
+    expires_ms: int | None = None
+    models: list[str] = []
+
+
+class _ListKeys(_Arguments):
+    account: str | None = None
+
+
+class _Id(_Arguments):
+    id: str
+
+
+class _Rotate(_Arguments):
+    id: str
+    overlap_ms: int = 0
+
+
+class _Grant(_Arguments):
+    account: str
+    amount_nanousd: int
+    note: str = ""
+    idempotency_key: str | None = None
+
+
+class _Of(_Arguments):
+    account: str
+
+
+class _Entries(_Arguments):
+    account: str
+    limit: int = 100
+
+
+class _Usage(_Arguments):
+    account: str | None = None
+    since_ms: int | None = None
+    limit: int | None = None
+
+
+class _Totals(_Arguments):
+    by: str
+    account: str | None = None
+    since_ms: int | None = None
+
+
+class _Backup(_Arguments):
+    path: str
+
+
+class Operations:
+    """All operations on one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        on_change: Callable[[], None],
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._on_change = on_change
+        self._random_bytes = random_bytes
+        self._table: dict[str, tuple[type[_Arguments], Callable[[Any], Awaitable[Any]]]] = {
+            "account.create": (_CreateAccount, self._account_create),
+            "account.list": (_Arguments, self._account_list),
+            "account.show": (_Name, self._account_show),
+            "account.suspend": (_Suspend, self._account_suspend),
+            "account.resume": (_Name, self._account_resume),
+            "account.close": (_Name, self._account_close),
+            "key.create": (_CreateKey, self._key_create),
+            "key.list": (_ListKeys, self._key_list),
+            "key.revoke": (_Id, self._key_revoke),
+            "key.rotate": (_Rotate, self._key_rotate),
+            "credit.grant": (_Grant, self._credit_grant),
+            "credit.balance": (_Of, self._credit_balance),
+            "credit.entries": (_Entries, self._credit_entries),
+            "usage.list": (_Usage, self._usage_list),
+            "usage.totals": (_Totals, self._usage_totals),
+            "audit.run": (_Arguments, self._audit),
+            "backup.run": (_Backup, self._backup),
+        }
+
+    async def run(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Carry out one operation.
+
+        Raises Missing for an unknown name, Refused for wrong arguments or what can't be done, StoreUnavailable.
+        """
+        if name not in self._table:
+            raise Missing(f"There is no operation {name[:60]}.")
+        kind, method = self._table[name]
+        try:
+            converted = msgspec.convert(arguments, kind)
+        except msgspec.ValidationError as error:
+            raise Refused(f"Wrong arguments for {name}: {error}.") from None
+        return await method(converted)
+
+    # --- accounts ------------------------------------------------------------------------------------------------------
+
+    async def _account_create(self, given: _CreateAccount) -> Any:
+        now_ms = self._clock.now_ms()
+
+        def create(tx: Tx) -> Account:
+            accounts.create(tx, given.name, now_ms)
+            if given.credit_nanousd:
+                ledger.grant(tx, given.name, given.credit_nanousd, "first credit", given.idempotency_key, now_ms)
+            return accounts.get(tx, given.name)
+
+        return _shown(await self._database.write(create))
+
+    async def _account_list(self, _given: _Arguments) -> Any:
+        return [_shown(account) for account in await self._database.read(accounts.list_all)]
+
+    async def _account_show(self, given: _Name) -> Any:
+        account = await self._database.read(accounts.get, given.name)
+        held = await self._database.read(keys.list_all, given.name)
+        return {**_shown(account), "keys": [_shown_key(key) for key in held]}
+
+    async def _account_suspend(self, given: _Suspend) -> Any:
+        if not given.reason.strip():
+            raise Refused("A suspension needs a reason.")
+        return await self._set_status(given.name, "suspended", given.reason.strip())
+
+    async def _account_resume(self, given: _Name) -> Any:
+        return await self._set_status(given.name, "active", "")
+
+    async def _account_close(self, given: _Name) -> Any:
+        return await self._set_status(given.name, "closed", "closed by the operator")
+
+    async def _set_status(self, name: str, status: str, reason: str) -> Any:
+        account = await self._database.write(accounts.set_status, name, status, reason, self._clock.now_ms())
+        self._on_change()
+        return _shown(account)
+
+    # --- keys ----------------------------------------------------------------------------------------------------------
+
+    async def _key_create(self, given: _CreateKey) -> Any:
+        return await self._add_key(given.account, given.name, tuple(given.models), given.expires_ms)
+
+    async def _key_list(self, given: _ListKeys) -> Any:
+        return [_shown_key(key) for key in await self._database.read(keys.list_all, given.account)]
+
+    async def _key_revoke(self, given: _Id) -> Any:
+        key = await self._database.write(keys.revoke, given.id, self._clock.now_ms())
+        self._on_change()
+        return _shown_key(key)
+
+    async def _key_rotate(self, given: _Rotate) -> Any:
+        old = await self._database.read(keys.get, given.id)
+        if old.revoked_ms is not None:
+            raise Refused(f"The key {old.id} is revoked; make a new one instead.")
+        made = await self._add_key(
+            old.account_name, old.name, old.models, old.expires_ms, ends=(old.id, max(0, given.overlap_ms))
+        )
+        return {**made, "replaces": old.id}
+
+    async def _add_key(
+        self,
+        account: str,
+        name: str,
+        models: tuple[str, ...],
+        expires_ms: int | None,
+        ends: tuple[str, int] | None = None,
+    ) -> Any:
+        """Store a new key's digest and, in the same transaction, end the one that it replaces after an overlap."""
+        new = apikey.make(self._random_bytes)
+        now_ms = self._clock.now_ms()
+        if expires_ms is not None and expires_ms <= now_ms:
+            raise Refused("A key that has expired already is of no use.")
+
+        def add(tx: Tx) -> StoredKey:
+            stored = keys.add(tx, new.id, account, new.sha256, new.last4, name, models, now_ms, expires_ms)
+            if ends is not None:
+                keys.revoke(tx, ends[0], now_ms + ends[1])
+            return stored
+
+        key = await self._database.write(add)
+        self._on_change()
+        return {
+            "id": key.id,
+            "account": key.account_name,
+            "name": key.name,
+            "key": new.text,
+            "expires_ms": key.expires_ms,
+            "models": list(key.models),
+        }
+
+    # --- credit, usage, care -------------------------------------------------------------------------------------------
+
+    async def _credit_grant(self, given: _Grant) -> Any:
+        return asdict(
+            await self._database.write(
+                ledger.grant,
+                given.account,
+                given.amount_nanousd,
+                given.note,
+                given.idempotency_key,
+                self._clock.now_ms(),
+            )
+        )
+
+    async def _credit_balance(self, given: _Of) -> Any:
+        return asdict(await self._database.read(ledger.balance, given.account))
+
+    async def _credit_entries(self, given: _Entries) -> Any:
+        rows = await self._database.read(ledger.entries, given.account, min(given.limit, PAGE_ROWS), None)
+        return [asdict(row) for row in rows]
+
+    async def _usage_list(self, given: _Usage) -> Any:
+        limit = PAGE_ROWS if given.limit is None else min(given.limit, PAGE_ROWS)
+        return await self._database.read(usage.find, given.account, given.since_ms, limit)
+
+    async def _usage_totals(self, given: _Totals) -> Any:
+        return await self._database.read(usage.totals, given.by, given.account, given.since_ms)
+
+    async def _audit(self, _given: _Arguments) -> Any:
+        problems = await self._database.read(audit)
+        return {"ok": not problems, "problems": problems}
+
+    async def _backup(self, given: _Backup) -> Any:
+        await self._database.outside(backup.backup, given.path)
+        problems = await self._database.read(lambda _tx: backup.check(given.path))
+        if problems:
+            raise Refused(f"The backup {given.path} was written but is not sound: {problems[0]}")
+        return {"file": given.path, "ok": True}
+
+
+def _shown(account: Account) -> dict[str, Any]:
+    return {
+        "account": account.name,
+        "status": account.status,
+        "reason": account.reason,
+        "balance_nanousd": account.balance_nanousd,
+        "held_nanousd": account.held_nanousd,
+        "available_nanousd": account.available_nanousd,
+        "created_ms": account.created_ms,
+    }
+
+
+def _shown_key(key: StoredKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "account": key.account_name,
+        "name": key.name,
+        "last4": key.last4,
+        "created_ms": key.created_ms,
+        "expires_ms": key.expires_ms,
+        "revoked_ms": key.revoked_ms,
+        "models": list(key.models),
+    }

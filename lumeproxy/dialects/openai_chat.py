@@ -1,0 +1,336 @@
+"""OpenAI Chat Completions: POST /v1/chat/completions.
+
+https://platform.openai.com/docs/api-reference/chat (2026-11). A stream states its usage only when asked by
+`stream_options.include_usage`, in a last chunk without choices; a client that did not ask must not see it. So it is asked
+for upstream and taken out again: the one place where an answer's bytes are changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from lumeproxy.core.spans import splice, top_level
+from lumeproxy.core.types import Asked, Terms
+from lumeproxy.dialects import base, openai_usage
+from lumeproxy.dialects.base import Answer, Endpoint, Mark, Reading
+from lumeproxy.errors import LumeError
+
+_ELSEWHERE = (b'"image_url"', b'"file_id"', b'"web_search_options"', b'"input_audio"', b'"prompt_id"')
+_INCLUDE = b'"include_usage":true'
+# An event above this passes through the stripper as it is; a usage chunk is a few hundred bytes.
+STRIPPED_EVENT_BYTES = 1 << 20
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Request(msgspec.Struct):
+    model: Any = None
+    stream: bool | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    service_tier: str | None = None
+    stream_options: _StreamOptions | None = None
+
+
+class _Function(msgspec.Struct):
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Message | None = None
+    message: _Message | None = None
+
+
+class _Chunk(msgspec.Struct):
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    service_tier: str | None = None
+    error: Any = None
+
+
+_REQUEST = msgspec.json.Decoder(_Request)
+_CHUNK = msgspec.json.Decoder(_Chunk)
+
+
+class ChatReader:
+    """Reads one Chat Completions answer."""
+
+    def __init__(self) -> None:
+        self.reading = Reading()
+
+    def event(self, data: bytes) -> Mark:
+        """One chunk, or `[DONE]`."""
+        if data.strip() == b"[DONE]":
+            return Mark.FINAL
+        chunk = _chunk(data)
+        if chunk is None:
+            return Mark.NONE
+        self._take(chunk)
+        if chunk.error is not None:
+            code = chunk.error.get("code") or chunk.error.get("type") if isinstance(chunk.error, dict) else None
+            self.reading.error_code = base.clean(code, base.SESSION_CHARS) if isinstance(code, str) else "error"
+            return Mark.FAILED
+        return Mark.NONE
+
+    def oversized(self, head: bytes, tail: bytes) -> Mark:
+        """A delta beyond the limit: its length counts as output."""
+        self.reading.output_chars += len(tail)
+        self.reading.truncated = True
+        return Mark.NONE
+
+    def whole(self, body: bytes) -> None:
+        """A JSON answer."""
+        chunk = _chunk(body)
+        if chunk is None:
+            self.reading.truncated = True
+        else:
+            self._take(chunk)
+
+    def _take(self, chunk: _Chunk) -> None:
+        reading = self.reading
+        if chunk.choices:
+            for choice in chunk.choices:
+                message = choice.delta or choice.message
+                if message is not None:
+                    reading.output_chars += _chars(message)
+        if chunk.model and not reading.model_served:
+            reading.model_served = base.clean(chunk.model, base.MODEL_CHARS)
+        if chunk.usage is not None:
+            openai_usage.take(chunk.usage, reading)
+        if chunk.service_tier is not None:
+            openai_usage.take_tier(chunk.service_tier, reading)
+
+
+def _chars(message: _Message) -> int:
+    chars = len(message.content or "") + len(message.reasoning_content or "") + len(message.refusal or "")
+    for call in message.tool_calls or ():
+        if call.function is not None:
+            chars += len(call.function.arguments or "")
+    return chars
+
+
+def _chunk(data: bytes) -> _Chunk | None:
+    """A chunk's few fields; where one has a type that nobody foresaw, the others still count. None: no JSON object."""
+    try:
+        return _CHUNK.decode(data)
+    except msgspec.ValidationError:
+        pass
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    loose = msgspec.json.decode(data)
+    if not isinstance(loose, dict):
+        return None
+    model, usage, tier = loose.get("model"), loose.get("usage"), loose.get("service_tier")
+    return _Chunk(
+        model=model if isinstance(model, str) else None,
+        choices=[_Choice(delta=_Message(content="".join(base.texts(_messages(loose.get("choices"))))))],
+        usage=usage if isinstance(usage, dict) else None,
+        service_tier=tier if isinstance(tier, str) else None,
+        error=loose.get("error"),
+    )
+
+
+def _messages(choices: object) -> list[object]:
+    found = []
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            found += [choice[name] for name in ("delta", "message") if name in choice]
+    return found
+
+
+class UsageStripper:
+    """Takes the usage chunk and the empty usage members out of a stream whose client did not ask for them."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes for the client: whole events, unchanged but for what is taken out."""
+        self._buffer += chunk
+        out = bytearray()
+        while (end := _event_end(self._buffer)) > 0:
+            out += _stripped(bytes(self._buffer[:end]))
+            del self._buffer[:end]
+        if len(self._buffer) > STRIPPED_EVENT_BYTES:
+            out += self._buffer
+            self._buffer.clear()
+        return bytes(out)
+
+    def flush(self) -> bytes:
+        """What was left of an unfinished event."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+
+def _event_end(buffer: bytearray) -> int:
+    """The offset after the first event's blank line, 0 when there is none yet."""
+    ends = [at + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if (at := buffer.find(blank)) >= 0]
+    return min(ends, default=0)
+
+
+def _stripped(event: bytes) -> bytes:
+    if b'"usage"' not in event or not event.startswith(b"data:"):
+        return event
+    start = event.find(b"{")
+    end = event.rfind(b"}") + 1
+    try:
+        members = top_level(event[start:end]) if start > 0 else []
+    except ValueError:
+        return event
+    for index, span in enumerate(members):
+        if span.key != "usage":
+            continue
+        value = event[start + span.value_start : start + span.value_end]
+        if value != b"null":
+            choices = next((s for s in members if s.key == "choices"), None)
+            empty = (
+                choices is not None
+                and not event[start + choices.value_start + 1 : start + choices.value_end - 1].strip()
+            )
+            return b"" if empty else event
+        # With the member goes one comma: the one before it, or behind it when it is the first.
+        if index:
+            previous = members[index - 1].value_end
+            return splice(event, [(start + previous, start + span.value_end, b"")])
+        following = members[1].key_start if len(members) > 1 else span.value_end
+        return splice(event, [(start + span.key_start, start + following, b"")])
+    return event
+
+
+class OpenAIChat:
+    """The dialect."""
+
+    name = "openai_chat"
+    endpoints = (Endpoint("/chat/completions", billed=True),)
+    terminal_markers = (b"[DONE]", b'"error"')
+
+    def ask(self, body: bytes) -> Asked:
+        """Facts of a request."""
+        request = base.decoded_request(body, _REQUEST)
+        model = base.checked_model(request.model)
+        base.refuse_two_models(body)
+        limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
+        if limit is not None and request.n is not None and request.n > 1:
+            limit *= request.n
+        return Asked(
+            model=model,
+            stream=bool(request.stream),
+            max_output_tokens=limit,
+            terms=Terms(service_tier=openai_usage.tier(request.service_tier)),
+            refers_elsewhere=any(word in body for word in _ELSEWHERE),
+            wants_usage_chunk=bool(request.stream_options is not None and request.stream_options.include_usage),
+        )
+
+    def to_upstream(self, body: bytes, asked: Asked, upstream_model: str | None) -> bytes:
+        """The body, with another model's name where the route has one, asking for usage where the client did not."""
+        body = base.with_model(body, upstream_model)
+        return body if not asked.stream or asked.wants_usage_chunk else _asking_for_usage(body)
+
+    def reader(self, asked: Asked) -> ChatReader:
+        """A reader for one answer."""
+        return ChatReader()
+
+    def stripper(self, asked: Asked) -> UsageStripper | None:
+        """Takes out what `to_upstream` asked for."""
+        return None if not asked.stream or asked.wants_usage_chunk else UsageStripper()
+
+    def error(self, error: LumeError, request_id: str, *, codex: bool = False) -> Answer:
+        """The error in OpenAI's shape."""
+        return openai_usage.error_answer(error, request_id, codex=codex)
+
+    def ending(self, error: LumeError, reader: base.Reader) -> bytes:
+        """An error chunk, and no `[DONE]`, which would say that the answer is complete."""
+        return base.sse({"error": openai_usage.error_object(error)})
+
+    def session(self, headers: Mapping[str, str]) -> tuple[str, str]:
+        """The client's session id, where it sends one."""
+        return openai_usage.session(headers)
+
+    def count(self, tokens: int, request_id: str) -> None:
+        """This API has no token count."""
+        return None
+
+    def request_texts(self, body: bytes) -> list[str]:
+        """All messages."""
+        return base.texts(msgspec.json.decode(body).get("messages"))
+
+    def echo(self, body: bytes, asked: Asked, answer_id: str, created_s: int, path: str) -> Answer:
+        """The stand-in's answer; all input counts as uncached."""
+        messages = msgspec.json.decode(body).get("messages")
+        users = [m for m in messages or () if isinstance(m, dict) and m.get("role") == "user"]
+        said = base.echoed("\n".join(base.texts(users[-1].get("content"))) if users else "")
+        answer = "".join(said)
+        tokens_in = sum(base.echo_tokens(text) for text in self.request_texts(body))
+        tokens_out = base.echo_tokens(answer)
+        usage = {
+            "prompt_tokens": tokens_in,
+            "completion_tokens": tokens_out,
+            "total_tokens": tokens_in + tokens_out,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+        head = {"id": "chatcmpl_" + answer_id, "created": created_s, "model": asked.model}
+        if not asked.stream:
+            message = {"role": "assistant", "content": answer, "refusal": None}
+            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+            whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+            return Answer(200, base.ECHO_HEADERS, (msgspec.json.encode(whole),))
+        asked_for = self.ask(body).wants_usage_chunk
+        events = _echo_chunks(head, said, usage if asked_for else None)
+        return Answer(200, base.ECHO_STREAM_HEADERS, (*map(base.sse, events), base.sse(b"[DONE]")))
+
+
+def _asking_for_usage(body: bytes) -> bytes:
+    """The body with `stream_options.include_usage` set to true, in place where `stream_options` exists."""
+    members = [span for span in top_level(body) if span.key == "stream_options"]
+    changes = []
+    for span in members:
+        value = body[span.value_start : span.value_end]
+        if not value.startswith(b"{"):
+            changes.append((span.value_start, span.value_end, b"{" + _INCLUDE + b"}"))
+            continue
+        inner = [s for s in top_level(value) if s.key == "include_usage"]
+        if inner:
+            changes += [(span.value_start + s.value_start, span.value_start + s.value_end, b"true") for s in inner]
+        else:
+            comma = b"," if value[1:-1].strip() else b""
+            changes.append((span.value_start + 1, span.value_start + 1, _INCLUDE + comma))
+    if not members:
+        at = body.index(b"{") + 1
+        comma = b"," if top_level(body) else b""
+        changes.append((at, at, b'"stream_options":{' + _INCLUDE + b"}" + comma))
+    return splice(body, changes)
+
+
+def _echo_chunks(head: dict[str, Any], said: list[str], usage: dict[str, Any] | None) -> list[dict[str, Any]]:
+    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
+    deltas += [({"content": word}, None) for word in said]
+    deltas.append(({}, "stop"))
+    shared = {**head, "object": "chat.completion.chunk"}
+    chunks: list[dict[str, Any]] = [
+        {**shared, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}
+        for delta, finish in deltas
+    ]
+    if usage is not None:
+        chunks = [{**chunk, "usage": None} for chunk in chunks]
+        chunks.append({**shared, "choices": [], "usage": usage})
+    return chunks

@@ -1,0 +1,107 @@
+"""Structured logs: for a person on a terminal, as JSON lines otherwise. Never content, never a key.
+
+The logger is made once and handed down; there is no global configuration. The standard library's loggers (aiohttp,
+asyncio) are let through as event names and exception types only: their messages may quote a request, key included.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import FilteringBoundLogger, WrappedLogger
+
+from lumeproxy.clock import Clock
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class Output:
+    """Writes finished lines to a text stream; one write a line, so that lines of threads don't mix."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        """Write one line; a reader that has gone away (a closed pipe) does not stop the server."""
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            return
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def make(*, level: str, style: str, clock: Clock, stream: TextIO | None = None) -> FilteringBoundLogger:
+    """A logger: `level` of LEVELS, `style` "auto", "console" or "json" (auto: console on a terminal)."""
+    stream = sys.stderr if stream is None else stream
+    console = style == "console" or (style == "auto" and stream.isatty())
+    processors: list[Any] = [_stamp(clock, console=console), structlog.processors.add_log_level]
+    if console:
+        processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=18, sort_keys=False))
+    else:
+        processors += [structlog.processors.format_exc_info, _json]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        Output(stream),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+def _stamp(clock: Clock, *, console: bool) -> Callable[[WrappedLogger, str, Any], Any]:
+    def stamp(_logger: WrappedLogger, _method: str, event: Any) -> Any:
+        now_ms = clock.now_ms()
+        if console:
+            seconds = now_ms // 1000 % 86_400
+            event["timestamp"] = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}Z"
+        else:
+            event["time_ms"] = now_ms
+        return event
+
+    return stamp
+
+
+def _json(_logger: WrappedLogger, _method: str, event: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=str).decode()
+
+
+class Bridge(logging.Handler):
+    """Carries standard library records over as logger name and exception type, without their text."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record's source; the message and the traceback stay behind, they may quote a request."""
+        kind = record.exc_info[0] if record.exc_info else None
+        self._log.warning(
+            "library",
+            logger=record.name,
+            error=kind.__name__ if kind else "",
+            place=f"{record.module}:{record.lineno}",
+        )
+
+
+def bridge_library_loggers(log: FilteringBoundLogger) -> Callable[[], None]:
+    """Route the root logger to `log`; returns the function that undoes it."""
+    handler = Bridge(log)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    return lambda: root.removeHandler(handler)
+
+
+def bug(log: FilteringBoundLogger, error: BaseException, call_id: str) -> None:
+    """Log an error that nobody foresaw: its type and where it came from, not its text, which may quote a request."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    log.error("bug", call=call_id, error=type(error).__name__, at=places[-8:])

@@ -1,0 +1,97 @@
+"""From a request's headers to the key's owner.
+
+Clients send our key in `Authorization: Bearer`, in `x-api-key`, or in both with different values: the one with our prefix
+counts (wire.md section 1). Known keys are kept in memory and forgotten on every change, so that a revocation works at
+once and a call costs no query. Must not know dialects, credit or routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lumeproxy.clock import Clock
+from lumeproxy.core import apikey
+from lumeproxy.core.patterns import first_match
+from lumeproxy.errors import AccountSuspended, ForeignCredential, Unauthorized
+from lumeproxy.store import keys
+from lumeproxy.store.database import Database
+from lumeproxy.store.keys import StoredKey
+
+# Beyond this many keys in use, the memory starts anew; a look-up then costs one read each again.
+REMEMBERED_KEYS = 50_000
+
+_UNKNOWN = "This API key is not valid here: it is unknown, expired or revoked. Ask your operator for a new one."
+_MISSING = (
+    "No API key in the request. Send your lumeproxy key as 'Authorization: Bearer lume_…' or 'x-api-key: lume_…'."
+)
+_FOREIGN = (
+    "The credential in this request is not a lumeproxy key but another service's, and was not kept or passed on. Set "
+    "ANTHROPIC_AUTH_TOKEN (Claude Code) or your client's API key to the key that starts with lume_."
+)
+
+
+class Auth:
+    """Checks keys; one instance a server."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._known: dict[str, StoredKey] = {}
+        self._generation = 0
+
+    def forget(self) -> None:
+        """Drop what is remembered, after any change of a key or an account."""
+        self._known.clear()
+        self._generation += 1
+
+    async def caller(self, headers: Mapping[str, str]) -> StoredKey:
+        """The key that the request carries.
+
+        Raises Unauthorized (or ForeignCredential, where a provider's own key was sent), AccountSuspended.
+        """
+        text = _presented(headers)
+        key_id = apikey.parse(text)
+        if key_id is None:
+            raise Unauthorized(_UNKNOWN)
+        key = self._known.get(key_id)
+        if key is None:
+            key = await self._look_up(key_id)
+        if key is None or not apikey.verify(text, key.sha256) or not self._in_force(key):
+            raise Unauthorized(_UNKNOWN)
+        if key.account_status != "active":
+            raise AccountSuspended(f"This account is {key.account_status}. Ask your operator about it.")
+        return key
+
+    async def _look_up(self, key_id: str) -> StoredKey | None:
+        generation = self._generation
+        key = await self._database.read(keys.find, key_id)
+        if key is not None and generation == self._generation:  # else it may have changed while it was being read
+            if len(self._known) >= REMEMBERED_KEYS:
+                self._known.clear()
+            self._known[key_id] = key
+        return key
+
+    def _in_force(self, key: StoredKey) -> bool:
+        if key.revoked_ms is None and key.expires_ms is None:
+            return True
+        now_ms = self._clock.now_ms()
+        ends = [at for at in (key.revoked_ms, key.expires_ms) if at is not None]
+        return now_ms < min(ends)
+
+
+def allows(key: StoredKey, model: str) -> bool:
+    """Whether the key's model patterns, if it has any, include the model."""
+    return not key.models or first_match(key.models, model) is not None
+
+
+def _presented(headers: Mapping[str, str]) -> str:
+    """Our key among the two headers; raises when neither holds one."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    other = headers.get("x-api-key", "").strip()
+    for text in (bearer, other):
+        if text.startswith(apikey.PREFIX):
+            return text
+    if bearer or other:
+        raise ForeignCredential(_FOREIGN)
+    raise Unauthorized(_MISSING)

@@ -1,0 +1,275 @@
+"""One billed call: its hold, what is known of it so far, and its settlement. No HTTP here.
+
+The hold is committed before a byte goes upstream, is extended ahead of the metered cost without stalling the stream, and
+ends exactly once in `settle`, whatever the ending. Must not know wire formats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import msgspec
+from structlog.typing import FilteringBoundLogger
+
+from lumeproxy.clock import Clock
+from lumeproxy.core.pricing import Price, cost, encode_price
+from lumeproxy.core.settlement import NOTHING, Metered, Verdict, decide
+from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
+from lumeproxy.dialects.base import Dialect, Reader
+from lumeproxy.errors import StoreUnavailable
+from lumeproxy.proxy.admission import Admission, Plan
+from lumeproxy.store import ledger, prices
+from lumeproxy.store.database import Database
+from lumeproxy.store.keys import StoredKey
+from lumeproxy.store.ledger import CheckPoint, Settled
+
+# Between two tries to settle while the database takes no writes. The call's client waits for its last event so long.
+SETTLE_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a call needs to be held, priced and settled; one a server."""
+
+    database: Database
+    admission: Admission
+    clock: Clock
+    log: FilteringBoundLogger
+    remembered_prices: set[str]
+
+    async def remember(self, price: Price) -> None:
+        """See to it that a bill by this price can be recomputed for ever: its terms are in the database."""
+        if price.version not in self.remembered_prices:
+            await self.database.submit_urgent(prices.remember, price.version, encode_price(price), self.clock.now_ms())
+            self.remembered_prices.add(price.version)
+
+
+class Call:
+    """The life of one hold."""
+
+    def __init__(
+        self, books: Books, key: StoredKey, dialect: Dialect, plan: Plan, draft: UsageRecord, body_bytes: int
+    ) -> None:
+        self.books = books
+        self.key = key
+        self.dialect = dialect
+        self.plan = plan
+        self.draft = draft
+        self.started_ms = books.clock.monotonic_ms()
+        self.reader: Reader = dialect.reader(plan.asked)
+        self.upstream = ""
+        self.status: int | None = None
+        self.ttfb_ms: int | None = None
+        self.sent = False  # a provider may have the request, and bill it
+        self.upstream_request_id = ""
+        self.held_nanousd = 0
+        self.available_nanousd = 0
+        self.settled: Settled | None = None
+        self.review_at_chars = 0
+        self._body_bytes = body_bytes
+        self._reviewed: Usage | None = None
+        self._extending: asyncio.Future[int] | None = None
+        self._exhausted = False
+        self._kept: tuple[Usage, int] | None = None
+
+    async def hold(self) -> None:
+        """Set credit aside, committed when this returns. Raises OutOfCredit, AccountSuspended, StoreUnavailable."""
+        await self.books.remember(self.plan.price)
+        taken = await self.books.database.write(
+            ledger.hold,
+            self.draft.call_id,
+            self.draft.account_id,
+            self.plan.want_nanousd,
+            self.plan.at_least_nanousd,
+            self.draft,
+            self.draft.time_ms,
+        )
+        self.held_nanousd = taken.amount_nanousd
+        self.available_nanousd = taken.available_nanousd
+
+    # --- while it runs -------------------------------------------------------------------------------------------------
+
+    def due(self) -> bool:
+        """Whether the metered cost may have come near the hold since the last `funded`; cheap, asked per chunk."""
+        reading = self.reader.reading
+        return reading.output_chars >= self.review_at_chars or reading.usage is not self._reviewed
+
+    async def funded(self) -> bool:
+        """Extend the hold ahead of the metered cost; False when the credit is out and the stream has to end.
+
+        Returns at once while the hold covers what was delivered; waits for a pending extension only when it does not.
+        """
+        while True:
+            slack = self.held_nanousd - self._metered_nanousd()
+            margin = self.plan.slice_nanousd // 2
+            if slack < margin and self._extending is None and not self._exhausted:
+                self._extend(self.plan.slice_nanousd - min(slack, 0))
+            if slack >= 0:
+                self._set_review(slack, margin)
+                return True
+            if self._extending is None:
+                return False
+            try:
+                await self._extending
+            except StoreUnavailable:
+                # The stream goes on: what it costs beyond the hold is taken from the balance when it is settled.
+                return True
+
+    def _extend(self, by_nanousd: int) -> None:
+        try:
+            future = self.books.database.submit_urgent(ledger.extend, self.draft.call_id, by_nanousd)
+        except StoreUnavailable:
+            return
+        self._extending = future
+        future.add_done_callback(self._extended)
+
+    def _extended(self, future: asyncio.Future[int]) -> None:
+        self._extending = None
+        if future.cancelled() or future.exception() is not None:
+            return
+        self.held_nanousd += future.result()
+        self._exhausted = future.result() == 0
+
+    def _set_review(self, slack: int, margin: int) -> None:
+        """The number of delivered characters at which to look again: a hundredth of a slice at least."""
+        reading = self.reader.reading
+        self._reviewed = reading.usage
+        ahead = max(slack - margin, self.plan.slice_nanousd // 100)
+        # A token is at least two characters in the estimate, so this many can't cost more than `ahead`.
+        per_char = max(1, self.plan.slice_nanousd // (2 * self.plan.slice_tokens))
+        self.review_at_chars = reading.output_chars + max(1, ahead // per_char)
+
+    def _metered_usage(self) -> Usage:
+        """Usage so far: reported numbers, our estimate where nothing was reported yet."""
+        reading = self.reader.reading
+        usage = reading.usage
+        if not reading.input_reported:
+            usage = replace(usage, input_tokens=self.plan.estimated_input_tokens)
+        if not reading.output_final:
+            delivered = self.books.admission.output_tokens(self.plan.upstream_model, reading.output_chars)
+            if delivered > usage.output_tokens:
+                usage = replace(usage, output_tokens=delivered)
+        return usage
+
+    def _metered_nanousd(self) -> int:
+        return cost(self.plan.price, self._metered_usage(), self.books.admission.billing.multiplier_ppm)
+
+    def checkpoint(self) -> CheckPoint | None:
+        """What is to survive the death of the process, None when nothing is new since the last one."""
+        reading = self.reader.reading
+        mark = (reading.usage, reading.output_chars)
+        if self.settled is not None or mark == self._kept or not (reading.input_reported or reading.output_chars):
+            return None
+        self._kept = mark
+        usage = self._metered_usage()
+        return CheckPoint(
+            **{name: getattr(usage, name) for name in Usage.__slots__},
+            at_ms=self.books.clock.now_ms(),
+            model_served=reading.model_served,
+            price_version=self.plan.price.version,
+            ttfb_ms=self.ttfb_ms,
+            status=self.status,
+        )
+
+    # --- at its end ----------------------------------------------------------------------------------------------------
+
+    async def settle(self, ending: Ending, *, error_code: str = "", error_text: str = "") -> Settled:
+        """End the hold with one transaction; returns what was charged. Repeats return the first answer.
+
+        Waits for as long as the database takes no writes: the charge is not dropped. A caller that is cancelled
+        meanwhile leaves a submitted settlement behind, which is carried out all the same.
+        """
+        if self.settled is not None:
+            return self.settled
+        verdict, price = self._verdict(ending)
+        record = self._record(ending, verdict, price, error_code, error_text)
+        complained = False
+        while True:
+            try:
+                await self.books.remember(price)
+                self.settled = await self.books.database.submit_urgent(ledger.settle, record)
+                break
+            except StoreUnavailable as error:
+                if not complained:
+                    self.books.log.error("settlement_waits", call=record.call_id, reason=error.message)
+                    complained = True
+                await asyncio.sleep(SETTLE_RETRY_S)
+        self._report(record)
+        return self.settled
+
+    def _verdict(self, ending: Ending) -> tuple[Verdict, Price]:
+        plan, reading = self.plan, self.reader.reading
+        admission = self.books.admission
+        price = plan.price
+        if reading.terms is not None and reading.terms != plan.asked.terms:
+            provider = plan.upstreams[0].provider
+            price = (
+                admission.price(plan.asked.model, plan.upstream_model, provider, self.draft.time_ms, reading.terms)
+                or plan.price
+            )
+        if not self.sent:
+            return NOTHING, price
+        metered = Metered(
+            usage=reading.usage,
+            input_reported=reading.input_reported,
+            output_reported=reading.output_reported,
+            output_final=reading.output_final,
+            estimated_input_tokens=plan.estimated_input_tokens,
+            estimated_output_tokens=admission.output_tokens(plan.upstream_model, reading.output_chars),
+            absurd=reading.absurd,
+        )
+        verdict = decide(ending, metered, admission.bounds(plan, self._body_bytes, reading.output_bytes))
+        if verdict.settled_by is SettledBy.REPORTED:
+            admission.observe(plan, verdict.usage.total_input_tokens)
+        return verdict, price
+
+    def _record(self, ending: Ending, verdict: Verdict, price: Price, error_code: str, error_text: str) -> UsageRecord:
+        ppm = self.books.admission.billing.multiplier_ppm
+        bill = cost(price, verdict.usage, ppm)
+        settled_by, estimated = verdict.settled_by, verdict.estimated
+        if ending in (Ending.OUT_OF_CREDIT, Ending.INTERRUPTED) and bill > self.held_nanousd:
+            bill, settled_by, estimated = self.held_nanousd, SettledBy.BOUND, True
+        reading = self.reader.reading
+        return msgspec.structs.replace(
+            self.draft,
+            **{name: getattr(verdict.usage, name) for name in Usage.__slots__},
+            model_served=reading.model_served or (self.plan.upstream_model if self.sent else ""),
+            upstream=self.upstream,
+            status=self.status,
+            ending=ending.value,
+            cost_nanousd=bill,
+            price_version=price.version,
+            multiplier_ppm=ppm,
+            estimated=estimated,
+            settled_by=settled_by.value,
+            ttfb_ms=self.ttfb_ms,
+            duration_ms=self.books.clock.monotonic_ms() - self.started_ms,
+            upstream_request_id=self.upstream_request_id,
+            error_code=error_code or reading.error_code,
+            error_text=error_text,
+        )
+
+    def _report(self, record: UsageRecord) -> None:
+        """The one log line of a call."""
+        assert self.settled is not None
+        log = self.books.log.warning if self.settled.shortfall_nanousd else self.books.log.info
+        log(
+            "call",
+            call=record.call_id,
+            account=self.key.account_name,
+            model=record.model,
+            upstream=record.upstream,
+            status=record.status,
+            ending=record.ending,
+            input=record.input_tokens,
+            cached=record.cache_read_tokens,
+            written=record.cache_write_5m_tokens + record.cache_write_1h_tokens,
+            output=record.output_tokens,
+            cost_nanousd=self.settled.cost_nanousd,
+            settled_by=record.settled_by,
+            ttfb_ms=record.ttfb_ms,
+            duration_ms=record.duration_ms,
+            **({"error": record.error_code} if record.error_code else {}),
+            **({"shortfall_nanousd": self.settled.shortfall_nanousd} if self.settled.shortfall_nanousd else {}),
+        )

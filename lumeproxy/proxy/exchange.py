@@ -1,0 +1,129 @@
+"""One billed call from the client's request to the settled charge: the order of design section 4, readable on one screen.
+
+Everything that can end a call passes through `_run`, so that each hold ends exactly once. Must not know wire formats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from aiohttp import web
+
+from lumeproxy.core import callid
+from lumeproxy.core.types import Ending, UsageRecord
+from lumeproxy.dialects.base import Dialect, Endpoint
+from lumeproxy.errors import LumeError
+from lumeproxy.logs import bug
+from lumeproxy.proxy.address import Addresses
+from lumeproxy.proxy.admission import Plan
+from lumeproxy.proxy.auth import Auth
+from lumeproxy.proxy.body import decoded, read_body
+from lumeproxy.proxy.call import Books, Call
+from lumeproxy.proxy.incoming import Incoming, printable
+from lumeproxy.proxy.live import Cause, LiveCall, LiveCalls, Stage
+from lumeproxy.proxy.passage import ExchangeLimits, Passage
+from lumeproxy.proxy.relay import ClientLeft
+from lumeproxy.upstreams.base import CutShort
+
+CALL_ID = "call_id"  # where the request carries its id, given before anything can fail
+
+
+class Exchange:
+    """Serves the billed endpoints of all dialects."""
+
+    def __init__(
+        self, *, books: Books, auth: Auth, live: LiveCalls, addresses: Addresses, limits: ExchangeLimits
+    ) -> None:
+        self.books = books
+        self.limits = limits
+        self._auth = auth
+        self._live = live
+        self._addresses = addresses
+
+    async def serve(self, request: web.BaseRequest, dialect: Dialect, endpoint: Endpoint) -> web.StreamResponse:
+        """Answer one call. Errors before the hold cost nothing and are rendered in the caller's dialect."""
+        incoming = await self.receive(request, dialect, endpoint)
+        plan = self.books.admission.admit(incoming.key, dialect.name, incoming.asked, incoming.plain, incoming.time_ms)
+        call = Call(self.books, incoming.key, dialect, plan, self._draft(incoming, plan), len(incoming.plain))
+        await call.hold()
+        return await self._run(call, incoming)
+
+    async def receive(self, request: web.BaseRequest, dialect: Dialect, endpoint: Endpoint) -> Incoming:
+        """Authenticate, then read and understand the request. Raises CallerError kinds, ClientGone."""
+        time_ms = self.books.clock.now_ms()
+        key = await self._auth.caller(request.headers)
+        limit = self.limits.body_bytes
+        body = await read_body(request, limit_bytes=limit, idle_ms=self.limits.body_idle_ms)
+        coding = request.headers.get("Content-Encoding", "")
+        plain = decoded(body, coding, limit) if coding else body
+        return Incoming(request, dialect, endpoint, request[CALL_ID], time_ms, key, body, plain, dialect.ask(plain))
+
+    def _draft(self, incoming: Incoming, plan: Plan) -> UsageRecord:
+        request = incoming.request
+        session_id, agent_id = incoming.dialect.session(request.headers)
+        return UsageRecord(
+            call_id=incoming.call_id,
+            time_ms=incoming.time_ms,
+            account_id=incoming.key.account_id,
+            key_id=incoming.key.id,
+            endpoint="/v1" + incoming.endpoint.path,
+            dialect=incoming.dialect.name,
+            model=incoming.asked.model,
+            price_version=plan.price.version,
+            multiplier_ppm=self.books.admission.billing.multiplier_ppm,
+            client_address=self._addresses.client(request.remote, request.headers.getall("X-Forwarded-For", ())),
+            user_agent=printable(request.headers.get("User-Agent", "")),
+            session_id=session_id,
+            agent_id=agent_id,
+        )
+
+    # --- one call ------------------------------------------------------------------------------------------------------
+
+    async def _run(self, call: Call, incoming: Incoming) -> web.StreamResponse:
+        """Relay and settle. Whatever happens in between, the hold ends here."""
+        request = incoming.request
+        task = asyncio.current_task()
+        assert task is not None
+        live = LiveCall(
+            call_id=incoming.call_id,
+            account_id=incoming.key.account_id,
+            task=task,
+            gone=lambda: request.transport is None,
+            checkpoint=call.checkpoint,
+            started_ms=call.started_ms,
+        )
+        passage = Passage(self.limits, call, incoming, live)
+        self._live.add(live)
+        try:
+            return await passage.go()
+        except asyncio.CancelledError:
+            if live.cause is None:  # the server itself is going down and does not wait any longer
+                live.stage = Stage.OURSELVES
+                await call.settle(Ending.INTERRUPTED, error_code=Cause.STOPPING.value)
+                raise
+            task.uncancel()
+            return await passage.interrupted(live.cause)
+        except ClientLeft:
+            return await passage.client_left()
+        except CutShort as error:
+            return await passage.cut_by_upstream(str(error))
+        except LumeError as error:
+            return await passage.failed(error)
+        except Exception as error:
+            # A bug of ours. The call must not keep its hold, nor be charged more than was metered.
+            live.stage = Stage.OURSELVES
+            await call.settle(Ending.INTERRUPTED, error_code=LumeError.code)
+            begun = passage.cut()
+            if begun is None:
+                raise
+            bug(self.books.log, error, incoming.call_id)
+            return begun
+        finally:
+            passage.close()
+            self._live.remove(live)
+
+
+def new_call_id(now_ms: int) -> str:
+    """A fresh id from the system's randomness."""
+    return callid.make(now_ms, os.urandom(callid.RANDOM_BYTES))

@@ -1,0 +1,150 @@
+"""The free endpoints: token counts and the list of models.
+
+Neither held nor charged nor limited (Claude Code's /context sends 25 counts at once); the key is checked all the same.
+Must not know the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from aiohttp import web
+
+from lumeproxy.core import estimate
+from lumeproxy.core.headers import for_client
+from lumeproxy.core.patterns import is_pattern, matches
+from lumeproxy.core.routing import RoutingTable
+from lumeproxy.dialects.base import Dialect, Endpoint
+from lumeproxy.errors import CredentialRejected, NotFound, Unreachable
+from lumeproxy.proxy.answers import CALL_ID_HEADER, render
+from lumeproxy.proxy.auth import Auth, allows
+from lumeproxy.proxy.exchange import Exchange
+from lumeproxy.proxy.incoming import Incoming
+from lumeproxy.store.keys import StoredKey
+from lumeproxy.upstreams.base import CutShort, NotReached, Reply
+
+# Statuses by which an upstream says that it has no such endpoint; then our own estimate answers.
+NOT_OFFERED = frozenset({404, 405, 501})
+COUNT_REPLY_BYTES = 1 << 20
+# Anthropic's documentation allows the epoch for a model whose release date is not known.
+_UNKNOWN_DATE = "1970-01-01T00:00:00Z"
+
+
+class ModelNames(Protocol):
+    """Where the names behind a route's pattern come from."""
+
+    def models(self, pattern: str) -> Iterable[str]:
+        """Known model names that match."""
+        ...
+
+
+class Counts:
+    """Serves count_tokens: the upstream's own answer, or an estimate where it has none."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def serve(self, request: web.BaseRequest, dialect: Dialect, endpoint: Endpoint) -> web.StreamResponse:
+        """Answer one count. Raises what Exchange.receive raises, ModelNotFound, Unreachable, CredentialRejected."""
+        incoming = await self._exchange.receive(request, dialect, endpoint)
+        admission = self._exchange.books.admission
+        route, upstreams = admission.candidates(incoming.key, dialect.name, incoming.asked.model)
+        reply: Reply | None = None
+        for upstream in upstreams:
+            try:
+                reply = await upstream.send(incoming.outgoing(route.upstream_model, plain=not upstream.takes_encoded))
+                break
+            except NotReached:
+                continue
+        if reply is None:
+            raise Unreachable("The model provider can't be reached.", retry_after_s=5)
+        try:
+            return await self._pass_on(reply, incoming, route.upstream_model or incoming.asked.model)
+        finally:
+            reply.close()
+
+    async def _pass_on(self, reply: Reply, incoming: Incoming, model: str) -> web.Response:
+        if reply.status in (401, 402, 403):
+            raise CredentialRejected("The model provider refused this proxy's own credential. Tell your operator.")
+        if reply.status in NOT_OFFERED:
+            answer = incoming.dialect.count(estimated_tokens(incoming, model), incoming.call_id)
+            if answer is None:
+                raise NotFound("There is no such endpoint here.")
+            return render(answer)
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while chunk := await reply.read():
+                pieces.append(chunk)
+                size += len(chunk)
+                if size > COUNT_REPLY_BYTES:
+                    raise Unreachable("The model provider's answer makes no sense.")
+        except CutShort:
+            raise Unreachable("The model provider's answer broke off.", retry_after_s=1) from None
+        headers = [*for_client(reply.headers), (CALL_ID_HEADER, incoming.call_id)]
+        return web.Response(status=reply.status, headers=headers, body=b"".join(pieces))
+
+
+def estimated_tokens(incoming: Incoming, model: str) -> int:
+    """Our own count of a request's text."""
+    texts = incoming.dialect.request_texts(incoming.plain)
+    factor = estimate.model_factor_permille(model)
+    return max(1, sum(estimate.text_tokens(text) for text in texts) * factor // 1000)
+
+
+class Models:
+    """Serves GET /v1/models in one shape that both SDKs and Claude Code's model discovery accept."""
+
+    def __init__(self, auth: Auth, routing: RoutingTable, names: ModelNames) -> None:
+        self._auth = auth
+        self._all = _served(routing, names)
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The models that the key may use."""
+        key = await self._auth.caller(request.headers)
+        entries = [_entry(name) for name in self.allowed(key)]
+        return web.json_response(
+            {
+                "object": "list",
+                "data": entries,
+                "has_more": False,
+                "first_id": entries[0]["id"] if entries else None,
+                "last_id": entries[-1]["id"] if entries else None,
+            }
+        )
+
+    async def serve_one(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """One model, NotFound where the key may not use it."""
+        key = await self._auth.caller(request.headers)
+        if name not in self.allowed(key):
+            raise NotFound(f"There is no model {name[:200]} here.")
+        return web.json_response(_entry(name))
+
+    def allowed(self, key: StoredKey) -> Sequence[str]:
+        """The served names that the key's patterns include."""
+        return [name for name in self._all if allows(key, name)]
+
+
+def _served(routing: RoutingTable, names: ModelNames) -> list[str]:
+    """Names in the routes' order: exact ones as they stand, patterns by the names known to match them. A name that
+    an earlier route catches is that route's."""
+    found: dict[str, None] = {}
+    for route in routing.routes:
+        candidates = sorted(names.models(route.pattern)) if is_pattern(route.pattern) else [route.pattern]
+        for name in candidates:
+            if matches(route.pattern, name):
+                found.setdefault(name)
+    return list(found)
+
+
+def _entry(name: str) -> dict[str, object]:
+    return {
+        "id": name,
+        "type": "model",
+        "object": "model",
+        "display_name": name,
+        "created_at": _UNKNOWN_DATE,
+        "created": 0,
+        "owned_by": "lumeproxy",
+    }

@@ -1,0 +1,220 @@
+"""The way of one held call through upstream and relay, and every ending it can take.
+
+Each ending settles first and then speaks to the client. Must not know wire formats, prices or the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from lumeproxy.core.types import Ending
+from lumeproxy.dialects.base import error_facts
+from lumeproxy.errors import AccountSuspended, CredentialRejected, LumeError, Unreachable, UpstreamError
+from lumeproxy.proxy import answers
+from lumeproxy.proxy.call import Call
+from lumeproxy.proxy.incoming import Incoming, printable
+from lumeproxy.proxy.live import Cause, LiveCall, Stage
+from lumeproxy.proxy.meter import JsonMeter, StreamMeter
+from lumeproxy.proxy.relay import ClientLeft, Relay, headers_for_client
+from lumeproxy.upstreams.base import CutShort, NotReached, Reply
+
+# An upstream's error body is small; what is longer is not an error message for a client.
+ERROR_BODY_BYTES = 1 << 20
+# nginx's word for a client that closed the request; nobody receives it.
+CLIENT_CLOSED_STATUS = 499
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLimits:
+    """The limits of design section 11 that this module applies; see config.example.toml for their reasons."""
+
+    body_bytes: int
+    body_idle_ms: int
+    event_bytes: int
+    json_reply_bytes: int
+    json_buffer_bytes: int
+    drain_ms: int
+
+
+class Passage:
+    """The way of one call through upstream and relay, and its endings other than complete."""
+
+    def __init__(self, limits: ExchangeLimits, call: Call, incoming: Incoming, live: LiveCall) -> None:
+        self._limits = limits
+        self._call = call
+        self._incoming = incoming
+        self._live = live
+        self._reply: Reply | None = None
+        self._relay: Relay | None = None
+        self._meter: StreamMeter | JsonMeter | None = None
+
+    async def go(self) -> web.StreamResponse:
+        """Send, then pass the reply on by its kind."""
+        call, live = self._call, self._live
+        reply = self._reply = await self._send()
+        self._incoming.forget_body()
+        call.status = reply.status
+        call.upstream_request_id = request_id(reply)
+        if reply.status >= 300 or reply.status < 200:
+            return await self._refused(reply)
+        streamed = reply.content_type == "text/event-stream"
+        if streamed:
+            self._meter = StreamMeter(
+                call.reader,
+                call.dialect.terminal_markers,
+                event_bytes=self._limits.event_bytes,
+                encoding=reply.encoding,
+            )
+        else:
+            self._meter = JsonMeter(call.reader, limit_bytes=self._limits.json_reply_bytes, encoding=reply.encoding)
+        if live.cause is Cause.CLIENT_GONE:
+            raise ClientLeft
+        relay = self._relay = Relay(call, live, self._incoming.request, reply)
+        if isinstance(self._meter, StreamMeter):
+            return await relay.stream(self._meter)
+        return await relay.whole(self._meter, buffer_bytes=self._limits.json_buffer_bytes)
+
+    async def _send(self) -> Reply:
+        """Try the route's upstreams in order; another one only where the request can't have arrived."""
+        call = self._call
+        plan = call.plan
+        unreached: NotReached | None = None
+        for upstream in plan.upstreams:
+            outgoing = self._incoming.outgoing(plan.route.upstream_model, plain=not upstream.takes_encoded)
+            call.upstream, call.sent = upstream.name, True
+            try:
+                return await upstream.send(outgoing)
+            except NotReached as error:
+                unreached = error
+                if error.sent:
+                    break
+        assert unreached is not None
+        raise unreached
+
+    async def _refused(self, reply: Reply) -> web.StreamResponse:
+        """The upstream answered with an error: passed on unchanged, but for the operator's own credential."""
+        body = await read_all(reply)
+        code, text = error_facts(body)
+        if reply.status in (401, 402, 403):
+            error: LumeError = CredentialRejected(
+                "The model provider refused this proxy's own credential or balance. Tell your operator; your key is fine."
+            )
+        elif reply.status < 400:
+            error = UpstreamError("The model provider answered with a redirect, which is not followed.")
+        else:
+            quotable = reply.status == 429 or reply.status >= 500
+            await self._settle(Ending.REFUSED, code or f"http_{reply.status}", text if quotable else "")
+            return web.Response(status=reply.status, headers=headers_for_client(self._call, reply), body=body)
+        return await self.failed(error, Ending.REFUSED, code or f"http_{reply.status}")
+
+    # --- endings -------------------------------------------------------------------------------------------------------
+
+    async def failed(self, error: LumeError, ending: Ending = Ending.UNREACHABLE, code: str = "") -> web.StreamResponse:
+        """No answer came; nothing is charged, and the client is told in its dialect."""
+        await self._settle(ending, code or error.code)
+        return answers.failed(self._incoming.dialect, error, self._incoming.request, self._incoming.call_id)
+
+    async def cut_by_upstream(self, code: str) -> web.StreamResponse:
+        """The reply broke off. The client sees a broken answer too, never a clean end."""
+        begun = self._begun()
+        if begun is None:
+            started = self._call.reader.reading.output_bytes > 0
+            await self._settle(Ending.CUT_BY_UPSTREAM if started else Ending.UNREACHABLE, "upstream_cut", code)
+            error = Unreachable("The model provider's answer broke off before it was complete.", retry_after_s=1)
+            return answers.failed(self._incoming.dialect, error, self._incoming.request, self._incoming.call_id)
+        await self._settle(Ending.CUT_BY_UPSTREAM, "upstream_cut", code)
+        self.cut()
+        return begun
+
+    async def client_left(self) -> web.StreamResponse:
+        """The client is gone. The provider bills all the same, so its usage is learned where that is possible soon."""
+        call = self._call
+        self._live.stage = Stage.OURSELVES
+        if call.settled is None and self._reply is not None and self._meter is not None:
+            await self._drain(self._reply, self._meter)
+        self.close()
+        await self._settle(Ending.CUT_BY_CLIENT, "client_gone")
+        return self.cut() or web.Response(status=CLIENT_CLOSED_STATUS)
+
+    async def _drain(self, reply: Reply, meter: StreamMeter | JsonMeter) -> None:
+        """Read on until the input usage is known, for at most `drain_ms`; what is not learned is estimated."""
+        reading = self._call.reader.reading
+        try:
+            async with asyncio.timeout(self._limits.drain_ms / 1000):
+                while not reading.input_reported and (chunk := await reply.read()):
+                    meter.feed(chunk)
+        except (TimeoutError, CutShort):
+            return
+        if isinstance(meter, JsonMeter):
+            meter.finish()
+
+    async def interrupted(self, cause: Cause) -> web.StreamResponse:
+        """The watch ended the call."""
+        self._live.stage = Stage.OURSELVES
+        if cause in (Cause.CLIENT_GONE, Cause.CLIENT_STALLED):
+            return await self.client_left()
+        self.close()
+        begun = self._begun()
+        if cause in (Cause.UPSTREAM_SILENT, Cause.TOO_LONG):
+            if begun is None:
+                return await self.failed(Unreachable("The model provider did not answer in time.", retry_after_s=5))
+            await self._settle(Ending.CUT_BY_UPSTREAM, cause.value)
+            self.cut()
+            return begun
+        await self._settle(Ending.INTERRUPTED, cause.value)
+        if cause is Cause.SUSPENDED:
+            error: LumeError = AccountSuspended("This account was suspended while the call was running.")
+        else:
+            error = Unreachable("This proxy is being restarted; please try again.", retry_after_s=5)
+        if begun is None:
+            return answers.failed(self._incoming.dialect, error, self._incoming.request, self._incoming.call_id)
+        if self._relay is None or not isinstance(self._meter, StreamMeter):
+            self.cut()
+            return begun
+        try:
+            await self._relay.end_early(self._meter, error)
+        except ClientLeft:
+            self.cut()
+        return begun
+
+    def _begun(self) -> web.StreamResponse | None:
+        return None if self._relay is None else self._relay.response
+
+    async def _settle(self, ending: Ending, code: str, text: str = "") -> None:
+        self._live.stage = Stage.OURSELVES
+        await self._call.settle(ending, error_code=code, error_text=text)
+
+    def cut(self) -> web.StreamResponse | None:
+        """Break the client's connection if an answer has begun, and return that answer; None when none has."""
+        if self._relay is None or self._relay.response is None:
+            return None
+        self._relay.cut()
+        return self._relay.response
+
+    def close(self) -> None:
+        """Let go of the upstream's reply; harmless to repeat."""
+        if self._reply is not None:
+            self._reply.close()
+
+
+async def read_all(reply: Reply) -> bytes:
+    """An error's body, cut at a limit that no honest error reaches; one that breaks off is kept as far as it came."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while size < ERROR_BODY_BYTES and (chunk := await reply.read()):
+            pieces.append(chunk)
+            size += len(chunk)
+    except CutShort:
+        pass
+    return b"".join(pieces)[:ERROR_BODY_BYTES]
+
+
+def request_id(reply: Reply) -> str:
+    for name, value in reply.headers:
+        if name.lower() in ("request-id", "x-request-id"):
+            return printable(value)
+    return ""

@@ -1,0 +1,153 @@
+"""The map of the API: every path, who serves it, and the one place that renders errors.
+
+The dialect is known from the path before anything can fail. Must not know what the services behind do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import hdrs, web
+
+from lumeproxy import __version__
+from lumeproxy.dialects.base import Dialect, Endpoint
+from lumeproxy.errors import CallerError, LumeError, NotFound, StoreUnavailable, UpgradeRequired
+from lumeproxy.logs import bug
+from lumeproxy.proxy import answers
+from lumeproxy.proxy.body import ClientGone
+from lumeproxy.proxy.exchange import CALL_ID, Exchange, new_call_id
+from lumeproxy.proxy.free import Counts, Models
+from lumeproxy.proxy.passage import CLIENT_CLOSED_STATUS
+from lumeproxy.store import accounts
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Service = Callable[[web.BaseRequest, Dialect, Endpoint], Awaitable[web.StreamResponse]]
+
+# Users write the version twice: Claude Code adds /v1 to a base URL that already ends in it (wire.md section 1).
+PREFIXES = ("/v1", "/v1/v1")
+
+_HOME = (
+    f"lumeproxy {__version__} is running.\n\n"
+    "  POST /v1/messages            Anthropic Messages\n"
+    "  POST /v1/responses           OpenAI Responses\n"
+    "  POST /v1/chat/completions    OpenAI Chat Completions\n"
+    "  GET  /v1/models              models your key may use\n"
+)
+
+
+class Site:
+    """Routes and error answers; `hosts` are the Host names that are answered, None for any."""
+
+    def __init__(self, *, exchange: Exchange, counts: Counts, models: Models, hosts: frozenset[str] | None) -> None:
+        self._exchange = exchange
+        self._counts = counts
+        self._models = models
+        self._hosts = hosts
+        self._clock = exchange.books.clock
+        self._log = exchange.books.log
+
+    def application(self, dialects: Sequence[Dialect]) -> web.Application:
+        """The aiohttp application with every route."""
+        app = web.Application()
+        add = app.router.add_route
+        for dialect in dialects:
+            for endpoint in dialect.endpoints:
+                service: Service = self._exchange.serve if endpoint.billed else self._counts.serve
+                for prefix in PREFIXES:
+                    add("POST", prefix + endpoint.path, self._dialect_handler(service, dialect, endpoint))
+        for prefix in PREFIXES:
+            add("GET", prefix + "/responses", self._guarded(self._refuse_websocket))
+            add("GET", prefix + "/models", self._guarded(self._models.serve))
+            add("GET", prefix + "/models/{model:.+}", self._guarded(self._one_model))
+        add("HEAD", "/", self._ok)
+        add("HEAD", "/api/hello", self._ok)
+        add("GET", "/", self._home)
+        add("GET", "/healthz", self._ok)
+        add("GET", "/readyz", self._ready)
+        add("*", "/{path:.*}", self._guarded(self._nothing_here))
+        return app
+
+    def _dialect_handler(self, service: Service, dialect: Dialect, endpoint: Endpoint) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            call_id = request[CALL_ID] = new_call_id(self._clock.now_ms())
+            try:
+                self._check_host(request)
+                return await service(request, dialect, endpoint)
+            except ClientGone:
+                return web.Response(status=CLIENT_CLOSED_STATUS)
+            except LumeError as error:
+                return self._failed(dialect, error, request, call_id)
+            except Exception as error:
+                bug(self._log, error, call_id)
+                return answers.failed(dialect, _internal(call_id), request, call_id)
+
+        return handle
+
+    def _guarded(self, serve: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Handler:
+        """A handler outside the dialects' own paths; errors take the shape of the caller's SDK."""
+
+        async def service(request: web.BaseRequest, _dialect: Dialect, _endpoint: Endpoint) -> web.StreamResponse:
+            assert isinstance(request, web.Request)
+            response = await serve(request)
+            if not response.prepared:
+                response.headers["request-id"] = response.headers["x-request-id"] = request[CALL_ID]
+            return response
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            dialect = answers.dialect_of(request)
+            return await self._dialect_handler(service, dialect, Endpoint(request.path, billed=False))(request)
+
+        return handle
+
+    def _failed(self, dialect: Dialect, error: LumeError, request: web.Request, call_id: str) -> web.Response:
+        """An error before the hold: nothing was charged; one log line, no record."""
+        write = self._log.error if isinstance(error, StoreUnavailable) else self._log.info
+        write("refused", call=call_id, path=request.path[:200], error=error.code)
+        return answers.failed(dialect, error, request, call_id)
+
+    def _check_host(self, request: web.Request) -> None:
+        """Against DNS rebinding: a page in somebody's browser must not reach a proxy on loopback under its own name."""
+        if self._hosts is None:
+            return
+        name = request.headers.get(hdrs.HOST, "").lower()
+        host = name.rpartition(":")[0] if not name.endswith("]") and ":" in name else name
+        if host not in self._hosts:
+            raise _UnknownHost(
+                "This proxy does not answer to that Host name. Its operator can add it to server.allowed_hosts."
+            )
+
+    async def _one_model(self, request: web.Request) -> web.StreamResponse:
+        return await self._models.serve_one(request, request.match_info["model"])
+
+    async def _refuse_websocket(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
+            raise UpgradeRequired("WebSockets are not offered here; use HTTP.")
+        return await self._nothing_here(request)
+
+    async def _nothing_here(self, request: web.Request) -> web.StreamResponse:
+        raise NotFound(f"There is nothing at {request.method} {request.path[:200]} here.")
+
+    async def _ok(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(text="ok\n")
+
+    async def _home(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(text=_HOME)
+
+    async def _ready(self, _request: web.Request) -> web.StreamResponse:
+        """Whether the database takes writes: the thing that new calls need."""
+        try:
+            await self._exchange.books.database.write(accounts.probe)
+        except LumeError as error:
+            return web.Response(status=503, text=error.message + "\n", headers={"Retry-After": "5"})
+        return web.Response(text="ready\n")
+
+
+class _UnknownHost(CallerError):
+    """A Host header that names somebody else's site."""
+
+    status = 403
+    code = "unknown_host"
+
+
+def _internal(call_id: str) -> LumeError:
+    return LumeError(f"Something went wrong inside this proxy. Tell your operator this id: {call_id}")

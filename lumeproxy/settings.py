@@ -1,0 +1,307 @@
+"""Settings: one frozen tree from TOML and the environment, and the sentence for whoever got a field wrong.
+
+Order: command line, `LUMEPROXY_SECTION__FIELD`, TOML file, default. Unknown keys are errors. The only module that
+imports pydantic; the layers below get the values they need, not this tree. Money arrives as Decimal, never as float:
+the TOML reader is told so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from lumeproxy.errors import ConfigError
+from lumeproxy.folder import CONFIG_NAME, data_folder
+
+ENV_PREFIX = "LUMEPROXY_"
+PLAIN_VARIABLES = frozenset({"LUMEPROXY_DATA", "LUMEPROXY_CONFIG"})  # read before any section exists
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveDecimal = Annotated[Decimal, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Server(_Section):
+    """Where the process listens and keeps its data."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8787
+    data: Path = Path()
+    trusted_proxies: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    drain_s: Annotated[int, Field(ge=0, le=3600)] = 25
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            ipaddress.ip_network(entry, strict=False)
+        return value
+
+
+class Upstream(_Section):
+    """A provider endpoint and its credential, which comes from exactly one of three places."""
+
+    kind: Literal["anthropic", "openai", "echo"]
+    base_url: str = ""
+    api_key: SecretStr | None = None
+    api_key_env: str | None = None
+    api_key_file: Path | None = None
+    dialects: tuple[Literal["anthropic_messages", "openai_responses", "openai_chat"], ...] = ()
+
+    @field_validator("base_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+
+class Route(_Section):
+    """Which upstreams serve a model name or pattern, in the order in which they are tried."""
+
+    model: Annotated[str, Field(min_length=1)]
+    upstreams: Annotated[tuple[str, ...], Field(min_length=1)]
+    upstream_model: str | None = None
+
+
+class ModelPrice(_Section):
+    """Dollars per million tokens of a model or pattern; `web_search` is dollars per 1,000 uses."""
+
+    input: PositiveDecimal
+    output: PositiveDecimal
+    cache_read: PositiveDecimal | None = None
+    cache_write_5m: PositiveDecimal | None = None
+    cache_write_1h: PositiveDecimal | None = None
+    web_search: PositiveDecimal | None = None
+
+
+class Billing(_Section):
+    """How a call is held and charged."""
+
+    multiplier: Annotated[Decimal, Field(ge=0, le=1000)] = Decimal(1)
+    hold_output_tokens: PositiveInt = 4096
+    hold_least_output_tokens: PositiveInt = 256
+    drain_ms: Annotated[int, Field(ge=0, le=600_000)] = 15_000
+    bound_input_tokens: PositiveInt = 32_768
+    bound_referred_tokens: PositiveInt = 10_000_000
+    bound_reasoning_tokens: PositiveInt = 131_072
+    first_credit: Annotated[Decimal, Field(gt=0, le=1_000_000)] = Decimal(10)
+
+
+class Limits(_Section):
+    """Everything has a limit."""
+
+    body_bytes: PositiveInt = 32 * 1024 * 1024
+    body_idle_ms: PositiveInt = 30_000
+    header_bytes: PositiveInt = 32_768
+    connect_ms: PositiveInt = 5_000
+    first_byte_ms: PositiveInt = 600_000
+    stream_idle_ms: PositiveInt = 300_000
+    client_stall_ms: PositiveInt = 60_000
+    call_ms: PositiveInt = 7_200_000
+    event_bytes: PositiveInt = 131_072
+    json_reply_bytes: PositiveInt = 32 * 1024 * 1024
+    json_buffer_bytes: PositiveInt = 262_144
+    send_buffer_bytes: PositiveInt = 65_536
+    write_queue: PositiveInt = 4096
+    checkpoint_ms: PositiveInt = 2_000
+
+
+class Log(_Section):
+    """What is written to standard error; never content, never a key."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Settings(BaseSettings):
+    """The whole tree; frozen once loaded."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False
+    )
+
+    server: Server = Server()
+    upstreams: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")], Upstream] = {}
+    routes: tuple[Route, ...] = ()
+    prices: dict[str, ModelPrice] = {}
+    billing: Billing = Billing()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+
+def load(
+    *,
+    config: Path | None = None,
+    data: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    environ: Mapping[str, str],
+) -> Settings:
+    """Read all sources into Settings with `server.data` resolved.
+
+    `config` is the file named on the command line; without one, LUMEPROXY_CONFIG, else `config.toml` in the data
+    folder where it exists. Raises ConfigError with one sentence that names the field and the mend.
+    """
+    folder = data_folder(data, config, environ)
+    file = config or (Path(environ["LUMEPROXY_CONFIG"]) if environ.get("LUMEPROXY_CONFIG") else None)
+    if file is None and (folder / CONFIG_NAME).is_file():
+        file = folder / CONFIG_NAME
+    tree = _read_toml(file) if file is not None else {}
+    server: dict[str, Any] = {"data": folder}
+    server |= {} if host is None else {"host": host}
+    server |= {} if port is None else {"port": port}
+    _refuse_unknown_variables(environ)
+    try:
+        settings = _build(tree, server, environ)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, file)) from None
+    except ValueError as error:  # the environment source's own: a variable that is not JSON where it must be
+        raise ConfigError(f"A LUMEPROXY_ variable can't be read: {error}") from None
+    _check_binding(settings.server)
+    return settings
+
+
+def _build(tree: dict[str, Any], server: dict[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Merge the three sources; the environment is the one passed in, so that tests need not change the process's."""
+
+    class Sources(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings, _Environment(settings_cls, environ), _Toml(settings_cls, tree))
+
+    return Sources(server=server)  # type: ignore[arg-type]
+
+
+class _Environment(EnvSettingsSource):
+    """The given variables instead of the process's own."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        # Case is folded as the base class would do; the prefix alone selects what is ours.
+        return {k.lower(): v for k, v in self._environ.items() if k.upper().startswith(ENV_PREFIX)}
+
+
+class _Toml(PydanticBaseSettingsSource):
+    """A parsed TOML document."""
+
+    def __init__(self, settings_cls: type[BaseSettings], tree: dict[str, Any]) -> None:
+        self._tree = tree
+        super().__init__(settings_cls)
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Unused: the whole document is given at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._tree
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"), parse_float=Decimal)
+    except OSError as error:
+        raise ConfigError(f"The configuration file {file} can't be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}.") from None
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    """A misspelt section would be ignored in silence; say it instead."""
+    sections = {name.upper() for name in Settings.model_fields}
+    for name in environ:
+        if not name.startswith(ENV_PREFIX) or name in PLAIN_VARIABLES:
+            continue
+        section = name.removeprefix(ENV_PREFIX).split("__")[0]
+        if section not in sections:
+            known = ", ".join(sorted(s.lower() for s in sections))
+            raise ConfigError(f"The variable {name} names no section; sections are {known}.")
+
+
+def _sentence(error: ValidationError, file: Path | None) -> str:
+    """The first problem as one sentence with the field's dotted name."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    where = f" in {file}" if file is not None else ""
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"Unknown setting {field}{where}; see config.example.toml for all that exist."
+    if first["type"] == "missing":
+        return f"The setting {field}{where} is missing."
+    return f"The setting {field}{where} is wrong: {reason[0].lower()}{reason[1:]}."
+
+
+def _check_binding(server: Server) -> None:
+    """Refuse a public address without TLS or a trusted proxy in front: keys would travel in clear."""
+    if (server.tls_certificate is None) != (server.tls_key is None):
+        raise ConfigError("server.tls_certificate and server.tls_key go together; set both or neither.")
+    if server.host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(server.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and server.tls_certificate is None and not server.trusted_proxies:
+        raise ConfigError(
+            f"server.host = {server.host!r} can be reached from other machines, where keys would travel in clear: set "
+            "server.tls_certificate and server.tls_key, or server.trusted_proxies to the reverse proxy that ends TLS."
+        )
+
+
+def credential(name: str, upstream: Upstream, environ: Mapping[str, str]) -> str:
+    """The credential of an upstream, read from where its settings say.
+
+    Raises ConfigError when there is none, more than one, or it can't be read; the sentence never holds the value.
+    """
+    given = [field for field in ("api_key", "api_key_env", "api_key_file") if getattr(upstream, field) is not None]
+    if len(given) != 1:
+        told = "none" if not given else " and ".join(given)
+        raise ConfigError(
+            f"upstreams.{name} needs exactly one of api_key, api_key_env and api_key_file; it has {told}."
+        )
+    if upstream.api_key is not None:
+        value = upstream.api_key.get_secret_value()
+    elif upstream.api_key_env is not None:
+        value = environ.get(upstream.api_key_env, "")
+        if not value:
+            raise ConfigError(f"upstreams.{name}.api_key_env names {upstream.api_key_env}, which is not set.")
+    else:
+        assert upstream.api_key_file is not None
+        try:
+            value = upstream.api_key_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ConfigError(f"upstreams.{name}.api_key_file can't be read: {reason}.") from None
+    value = value.strip()
+    if not value or not value.isascii() or not value.isprintable():
+        raise ConfigError(f"The credential of upstreams.{name} is empty or not one line of printable ASCII.")
+    return value
+
+
+def process_environment() -> Mapping[str, str]:
+    """The process's variables, read once at the edge."""
+    return dict(os.environ)

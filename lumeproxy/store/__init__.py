@@ -1,0 +1,1 @@
+"""All SQL of the product: one writer, plain functions over a transaction."""

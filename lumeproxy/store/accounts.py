@@ -1,0 +1,93 @@
+"""Accounts: who pays. Functions of one transaction; the house's own accounts are not shown."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lumeproxy.errors import Missing, Refused
+from lumeproxy.store.database import Tx, bound
+
+HOUSE_CREDIT, HOUSE_REVENUE, HOUSE_SHORTFALL = 1, 2, 3  # rows of the first migration
+_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+_COLUMNS = "id, name, kind, status, reason, balance_nanousd, held_nanousd, created_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A row; `available_nanousd` is what no hold has set aside."""
+
+    id: int
+    name: str
+    kind: str
+    status: str
+    reason: str
+    balance_nanousd: int
+    held_nanousd: int
+    created_ms: int
+
+    @property
+    def available_nanousd(self) -> int:
+        """Balance less holds."""
+        return self.balance_nanousd - self.held_nanousd
+
+
+def create(tx: Tx, name: str, now_ms: int) -> Account:
+    """A new account without credit. Raises Refused for a taken name or one that is no name."""
+    name = name.lower()
+    if not _NAME.fullmatch(name):
+        raise Refused(
+            f"{name[:70]!r} is no account name: use up to 64 letters, digits and . _ @ -, a letter or digit first."
+        )
+    if tx.execute("SELECT 1 FROM accounts WHERE name = $1", bound(name)).fetchone():
+        raise Refused(f"There is an account {name} already.")
+    tx.execute(
+        "INSERT INTO accounts (name, kind, status, created_ms, changed_ms) VALUES ($1, 'customer', 'active', $2, $2)",
+        bound(name, now_ms),
+    )
+    return get(tx, name)
+
+
+def get(tx: Tx, name: str) -> Account:
+    """The customer's account of that name. Raises Missing."""
+    row = tx.execute(
+        f"SELECT {_COLUMNS} FROM accounts WHERE name = $1 AND kind = 'customer'", bound(name.lower())
+    ).fetchone()
+    if row is None:
+        raise Missing(f"There is no account {name[:70]}.")
+    return Account(*row)
+
+
+def list_all(tx: Tx) -> list[Account]:
+    """All customers by name."""
+    rows = tx.execute(f"SELECT {_COLUMNS} FROM accounts WHERE kind = 'customer' ORDER BY name")
+    return [Account(*row) for row in rows]
+
+
+def count(tx: Tx) -> int:
+    """How many customers there are."""
+    found: int = tx.execute("SELECT count(*) FROM accounts WHERE kind = 'customer'").fetchone()[0]
+    return found
+
+
+def inactive_ids(tx: Tx) -> list[int]:
+    """Ids of accounts that are suspended or closed and still have running calls."""
+    rows = tx.execute("SELECT id FROM accounts WHERE status <> 'active' AND kind = 'customer' AND held_nanousd > 0")
+    return [row[0] for row in rows]
+
+
+def set_status(tx: Tx, name: str, status: str, reason: str, now_ms: int) -> Account:
+    """Suspend, resume or close; repeating changes nothing. Raises Missing, Refused for a closed account."""
+    account = get(tx, name)
+    if account.status == "closed" and status != "closed":
+        raise Refused(f"The account {account.name} is closed for good.")
+    tx.execute(
+        "UPDATE accounts SET status = $1, reason = $2, changed_ms = $3 WHERE id = $4",
+        bound(status, reason, now_ms, account.id),
+    )
+    return get(tx, name)
+
+
+def probe(tx: Tx) -> None:
+    """Write something, to learn whether the disk takes it."""
+    tx.execute("UPDATE accounts SET changed_ms = changed_ms + 1 WHERE id = $1", bound(HOUSE_CREDIT))

@@ -1,0 +1,120 @@
+"""Recomputes every bill from its record and checks every invariant of the ledger. Reads only; finds, does not mend.
+
+1  all balances sum to zero                     5  held = sum of open holds
+2  each balance is the sum of its entries       6  no record of a call whose hold is open
+3  no customer below zero, nor below its holds  7  entries and usage records agree, one charge a call
+4  the file itself is sound                     8  each bill follows from its tokens, price and multiplier
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lumeproxy.core.money import format_usd
+from lumeproxy.core.pricing import Price, cost, decode_price
+from lumeproxy.core.types import Ending, SettledBy, Usage
+from lumeproxy.store.database import Tx
+
+# A damaged file could yield millions of sentences; nobody reads more than this.
+MAX_PROBLEMS = 200
+_TOKENS = ", ".join(Usage.__slots__)
+
+
+def audit(tx: Tx) -> list[str]:
+    """What is wrong, one sentence each, at most MAX_PROBLEMS; empty when all is well."""
+    problems: list[str] = []
+    for check in (_sound_file, _balances, _holds, _agreement, _bills):
+        for problem in check(tx):
+            problems.append(problem)
+            if len(problems) >= MAX_PROBLEMS:
+                return problems
+    return problems
+
+
+def _sound_file(tx: Tx) -> Iterator[str]:
+    for (line,) in tx.execute("PRAGMA quick_check(20)"):
+        if line != "ok":
+            yield f"The database file is damaged: {line}."
+    for table, row, parent, _ in tx.execute("PRAGMA foreign_key_check"):
+        yield f"Row {row} of {table} refers to a row of {parent} that does not exist."
+
+
+def _balances(tx: Tx) -> Iterator[str]:
+    total = tx.execute("SELECT coalesce(sum(balance_nanousd), 0) FROM accounts").fetchone()[0]
+    if total:
+        yield f"The balances of all accounts sum to {total} nano-USD instead of zero."
+    rows = tx.execute(
+        "SELECT a.name, a.kind, a.balance_nanousd, a.held_nanousd,"
+        " (SELECT coalesce(sum(amount_nanousd), 0) FROM entries WHERE to_account = a.id)"
+        " - (SELECT coalesce(sum(amount_nanousd), 0) FROM entries WHERE from_account = a.id) FROM accounts a"
+    )
+    for name, kind, balance, held, entered in rows:
+        if balance != entered:
+            yield f"The account {name} has a balance of {balance} nano-USD, its entries sum to {entered}."
+        if kind == "customer" and (balance < 0 or held < 0 or held > balance):
+            yield f"The account {name} has {balance} nano-USD with {held} held: below zero."
+
+
+def _holds(tx: Tx) -> Iterator[str]:
+    rows = tx.execute(
+        "SELECT a.name, a.held_nanousd, coalesce(sum(h.amount_nanousd), 0) FROM accounts a"
+        " LEFT JOIN holds h ON h.account_id = a.id GROUP BY a.id"
+        " HAVING a.held_nanousd <> coalesce(sum(h.amount_nanousd), 0)"
+    )
+    for name, held, open_sum in rows:
+        yield f"The account {name} has {held} nano-USD held, its open calls hold {open_sum}."
+    for (call_id,) in tx.execute("SELECT h.call_id FROM holds h JOIN usage u ON u.call_id = h.call_id"):
+        yield f"The call {call_id} is settled and holds credit all the same."
+
+
+def _agreement(tx: Tx) -> Iterator[str]:
+    rows = tx.execute(
+        "SELECT u.call_id, u.account_id, u.cost_nanousd, u.shortfall_nanousd,"
+        " coalesce((SELECT sum(amount_nanousd) FROM entries WHERE call_id = u.call_id AND kind = 'charge'"
+        "   AND from_account = u.account_id), 0),"
+        " coalesce((SELECT sum(amount_nanousd) FROM entries WHERE call_id = u.call_id AND kind = 'adjustment'), 0)"
+        " FROM usage u"
+    )
+    for call_id, _account, cost_nanousd, shortfall, charged, adjusted in rows:
+        if charged != cost_nanousd - shortfall or adjusted != shortfall:
+            yield (
+                f"The call {call_id} costs {cost_nanousd} nano-USD with a shortfall of {shortfall}, "
+                f"but was charged {charged} and adjusted by {adjusted}."
+            )
+    orphans = tx.execute(
+        "SELECT e.id, e.kind, e.call_id FROM entries e LEFT JOIN usage u ON u.call_id = e.call_id"
+        " WHERE e.call_id IS NOT NULL AND u.call_id IS NULL OR e.kind = 'charge' AND e.call_id IS NULL"
+    )
+    for entry_id, kind, call_id in orphans:
+        yield f"Entry {entry_id} ({kind}) belongs to the call {call_id}, which has no usage record."
+
+
+def _bills(tx: Tx) -> Iterator[str]:
+    known: dict[str, Price | None] = {}
+    for version, text in tx.execute("SELECT version, price FROM prices"):
+        try:
+            known[version] = decode_price(text)
+        except ValueError as error:
+            known[version] = None
+            yield f"The price {version} can't be used: {error}."
+    rows = tx.execute(
+        f"SELECT call_id, ending, settled_by, cost_nanousd, price_version, multiplier_ppm, {_TOKENS} FROM usage"
+    )
+    for call_id, ending, settled_by, charged, version, multiplier, *tokens in rows:
+        price = known.get(version)
+        if price is None:
+            if charged or version not in known:
+                yield f"The call {call_id} was priced by {version or 'nothing'}, which is not in the book."
+            continue
+        bill = 0 if settled_by == SettledBy.NONE else cost(price, Usage(*tokens), multiplier)
+        if charged == bill or (charged < bill and _may_be_cut(ending, settled_by)):
+            continue
+        yield (
+            f"The call {call_id} was charged {format_usd(charged)} ({charged} nano-USD); "
+            f"its tokens cost {format_usd(bill)} ({bill})."
+        )
+
+
+def _may_be_cut(ending: str, settled_by: str) -> bool:
+    """Whether this bill may lie below its tokens' cost: cut to the hold."""
+    return settled_by == SettledBy.BOUND and ending in (Ending.OUT_OF_CREDIT, Ending.INTERRUPTED)

@@ -1,0 +1,332 @@
+"""The one read-write connection, its writer, and the read-only connection beside it.
+
+A transaction is one function on the connection's thread; functions that wait together are committed together (group
+commit), each in a savepoint of its own, so that one that fails fails alone. This is safety first: SQLite up to 3.51.2 can
+lose commits in WAL mode when two connections write (sqlite.org/wal.html, "WAL-reset bug", 2026-11), and an aiosqlite
+connection shared by statement is left inside a transaction when a caller is cancelled.
+
+No code here ever opens, copies or checksums the database file itself: closing any descriptor of it drops SQLite's POSIX
+locks (sqlite.org/howtocorrupt.html). The lock against a second process is `flock` on a file of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
+
+import aiosqlite
+
+from lumeproxy.errors import ConfigError, StoreUnavailable
+from lumeproxy.store.migrations import known, migrate
+
+Tx: TypeAlias = sqlite3.Connection
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+FILE_NAME = "lumeproxy.db"
+LOCK_NAME = "lumeproxy.lock"
+# The WAL is cut back to this after a checkpoint; one long read once let it grow and it would stay so for ever.
+JOURNAL_BYTES = 64 * 1024 * 1024
+BUSY_MS = 5_000
+QUEUE_LIMIT = 4096
+BATCH_LIMIT = 64
+
+# What SQLite says when the disk, not the statement, is at fault; primary result codes of sqlite.org/rescode.html.
+_UNAVAILABLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+
+
+_PLACES = tuple(str(number) for number in range(1, 65))
+
+
+def bound(*values: object) -> dict[str, object]:
+    """Values for `$1`, `$2`, … of a statement. One text then serves SQLite and, later, PostgreSQL."""
+    return dict(zip(_PLACES, values, strict=False))
+
+
+class _Job:
+    """A function that waits for the writer."""
+
+    __slots__ = ("args", "error", "fn", "future", "result")
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
+        self.fn = fn
+        self.args = args
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class _Connection(aiosqlite.Connection):
+    """aiosqlite's thread and queue, given whole functions. The queue is a protected name, hence the pinned version."""
+
+    def run(self, fn: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Queue a function of the raw connection; the future holds its result."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((future, partial(fn, self._conn)))
+        return future
+
+
+class Database:
+    """The database of one data folder, open in this process and no other."""
+
+    def __init__(
+        self, writer: _Connection, reader: _Connection, lock: int, *, queue_limit: int, batch_limit: int, version: str
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._lock = lock
+        self._queue_limit = queue_limit
+        self._batch_limit = batch_limit
+        self._waiting: deque[_Job] = deque()
+        self._urgent: deque[_Job] = deque()
+        self._in_flight: asyncio.Future[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+        self.sqlite_version = version
+
+    @classmethod
+    async def open(cls, folder: Path, *, queue_limit: int = QUEUE_LIMIT, batch_limit: int = BATCH_LIMIT) -> Database:
+        """Open or create the database in a folder.
+
+        Raises ConfigError where another process has it, the folder can't be written, or the file is from a newer
+        version; the sentence names the folder and the mend.
+        """
+        lock = _locked(folder)
+        writer = reader = None
+        try:
+            path = folder / FILE_NAME
+            writer = await _opened(path.absolute().as_uri())
+            await writer.run(_prepare)
+            reader = await _opened(path.absolute().as_uri() + "?mode=ro")
+            version = await reader.run(lambda conn: conn.execute("SELECT sqlite_version()").fetchone()[0])
+        except BaseException as error:
+            for connection in (reader, writer):
+                if connection is not None:
+                    await connection.close()
+            os.close(lock)
+            if isinstance(error, sqlite3.Error):
+                raise ConfigError(f"The database {folder / FILE_NAME} can't be opened: {error}.") from None
+            raise
+        return cls(writer, reader, lock, queue_limit=queue_limit, batch_limit=batch_limit, version=version)
+
+    @property
+    def has_wal_reset_bug(self) -> bool:
+        """Whether this SQLite is one of 3.7.0 to 3.51.2 without the backported fix (3.44.6, 3.50.7)."""
+        parts = tuple(int(part) for part in self.sqlite_version.split(".")[:3])
+        fixed = (3, 44, 6) <= parts < (3, 45) or (3, 50, 7) <= parts < (3, 51)
+        return (3, 7, 0) <= parts <= (3, 51, 2) and not fixed
+
+    def submit(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Queue a transaction now; it runs even if nobody waits for the future any more.
+
+        Raises StoreUnavailable at once when the queue is full or the database closed. The future raises what the
+        function raised, or StoreUnavailable when the disk took no commit: then nothing of it happened.
+        """
+        if len(self._waiting) >= self._queue_limit:
+            raise StoreUnavailable("The proxy is overloaded; please try again.", retry_after_s=1)
+        return self._enqueue(self._waiting, fn, args)
+
+    def submit_urgent(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """As `submit`, before all that is not urgent and never refused for a full queue: open calls settle first."""
+        return self._enqueue(self._urgent, fn, args)
+
+    async def write(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
+        """Run a transaction and wait until it is committed. Raises as `submit`."""
+        return await self.submit(fn, *args)
+
+    async def read(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
+        """Run a function on the read-only connection. Raises StoreUnavailable where the disk is at fault."""
+        if self._closed:
+            raise StoreUnavailable("The database is closed.", retry_after_s=1)
+        try:
+            return await self._reader.run(lambda conn: fn(conn, *args))
+        except sqlite3.Error as error:
+            raise translated(error) from None
+
+    async def outside(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
+        """Run a function on the write connection outside any transaction, between two batches (VACUUM INTO)."""
+        if self._closed:
+            raise StoreUnavailable("The database is closed.", retry_after_s=1)
+        try:
+            return await self._writer.run(lambda conn: fn(conn, *args))
+        except sqlite3.Error as error:
+            raise translated(error) from None
+
+    async def close(self) -> None:
+        """Carry out what is queued, then close both connections and give up the lock; harmless to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._idle.wait()
+        await self._reader.close()
+        await self._writer.close()
+        os.close(self._lock)
+
+    # --- group commit --------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, queue: deque[_Job], fn: Callable[..., T], args: tuple[Any, ...]) -> asyncio.Future[T]:
+        if self._closed:
+            raise StoreUnavailable("The database is closed.", retry_after_s=1)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        queue.append(_Job(fn, args, future))
+        if self._in_flight is None:
+            self._launch()
+        return future
+
+    def _launch(self) -> None:
+        """Send the next batch to the thread; there is at most one on its way."""
+        batch: list[_Job] = []
+        for queue in (self._urgent, self._waiting):
+            while queue and len(batch) < self._batch_limit:
+                batch.append(queue.popleft())
+        if not batch:
+            self._in_flight = None
+            self._idle.set()
+            return
+        self._idle.clear()
+        self._in_flight = self._writer.run(partial(_run_batch, batch))
+        self._in_flight.add_done_callback(partial(self._landed, batch))
+
+    def _landed(self, batch: list[_Job], future: asyncio.Future[None]) -> None:
+        broken = None if future.cancelled() else future.exception()
+        for job in batch:
+            if job.future.done():  # its caller was cancelled; what the job did stays done
+                continue
+            error = job.error or broken
+            if error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(error)
+        self._launch()
+
+
+def _run_batch(batch: list[_Job], conn: sqlite3.Connection) -> None:
+    """Run jobs in one transaction on the connection's thread. Errors are left in the jobs."""
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+        if len(batch) == 1:
+            job = batch[0]
+            job.result = job.fn(conn, *job.args)
+        else:
+            for job in batch:
+                _run_in_savepoint(job, conn)
+        conn.execute("COMMIT")
+    except BaseException as error:
+        # After a failed write or commit SQLite may have rolled back by itself; a second ROLLBACK would raise.
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        failure = translated(error) if isinstance(error, sqlite3.Error) else error
+        for job in batch:
+            job.result = None
+            job.error = job.error or failure
+
+
+def _run_in_savepoint(job: _Job, conn: sqlite3.Connection) -> None:
+    conn.execute("SAVEPOINT job")
+    try:
+        job.result = job.fn(conn, *job.args)
+    except Exception as error:
+        if not conn.in_transaction:
+            raise  # SQLite gave the whole transaction up: nothing of this batch is left to save
+        conn.execute("ROLLBACK TO job")
+        job.error = translated(error) if isinstance(error, sqlite3.Error) else error
+    conn.execute("RELEASE job")
+
+
+def translated(error: sqlite3.Error) -> Exception:
+    """StoreUnavailable where the disk is at fault; the error itself where a statement is, which is a bug."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in _UNAVAILABLE:
+        return StoreUnavailable(
+            "The proxy's database takes no writes at the moment; please try again.", retry_after_s=5
+        )
+    return error
+
+
+# --- opening -----------------------------------------------------------------------------------------------------------
+
+
+def _locked(folder: Path) -> int:
+    """The data folder's lock, held by a descriptor; the folder is made if need be."""
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, mode=0o700)
+            folder.chmod(0o700)
+        lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"The data folder {folder} can't be written ({error.strerror}); give this user access to it or choose "
+            "another with --data."
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise Locked(
+            f"Another lumeproxy (process {holder or 'unknown'}) uses the data folder {folder}; stop that one or choose "
+            "another folder with --data."
+        ) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+class Locked(ConfigError):
+    """Another process uses the data folder."""
+
+
+async def _opened(uri: str) -> _Connection:
+    connection = _Connection(partial(_connect, uri), 64)
+    await connection
+    return connection
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    before = os.umask(0o077)
+    try:
+        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256)
+    finally:
+        os.umask(before)
+
+
+def _prepare(conn: sqlite3.Connection) -> None:
+    """Set the file up, and this connection to it; the file is created with the first statement, readable by us only."""
+    before = os.umask(0o077)
+    try:
+        conn.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        conn.execute("PRAGMA journal_mode = WAL")
+        # FULL: with NORMAL, 754 of 1,000 power-loss images lost acknowledged commits, with FULL none of 3,000.
+        conn.execute("PRAGMA synchronous = FULL")
+        conn.execute("PRAGMA foreign_keys = ON")
+        conn.execute("PRAGMA secure_delete = ON")
+        conn.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
+        migrate(conn, known())
+    finally:
+        os.umask(before)
+
+
+def in_memory() -> sqlite3.Connection:
+    """A fresh database of this version without a file, for the ledger's own tests."""
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    conn.execute("PRAGMA foreign_keys = ON")
+    migrate(conn, known())
+    return conn

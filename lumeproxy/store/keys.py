@@ -1,0 +1,116 @@
+"""API keys: the public id, the digest, and whose they are. The secret itself is never here."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from lumeproxy.errors import Missing, Refused
+from lumeproxy.store import accounts
+from lumeproxy.store.database import Tx, bound
+
+NAME_CHARS = 64
+MODEL_PATTERNS = 50  # more than anybody lists by hand, and still quick to match on each call
+
+_SELECT = """
+    SELECT k.id, k.account_id, a.name, a.status, k.sha256, k.last4, k.name, k.created_ms, k.expires_ms, k.revoked_ms,
+        k.models
+    FROM keys k JOIN accounts a ON a.id = k.account_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key with its account's name and status; `models` are patterns, none means all."""
+
+    id: str
+    account_id: int
+    account_name: str
+    account_status: str
+    sha256: bytes
+    last4: str
+    name: str
+    created_ms: int
+    expires_ms: int | None
+    revoked_ms: int | None
+    models: tuple[str, ...]
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(StoredKey))
+
+
+def add(
+    tx: Tx,
+    key_id: str,
+    account_name: str,
+    sha256: bytes,
+    last4: str,
+    name: str,
+    models: tuple[str, ...],
+    created_ms: int,
+    expires_ms: int | None,
+) -> StoredKey:
+    """Store a new key's digest. Raises Missing for the account, Refused where it is closed or a field is no good."""
+    account = accounts.get(tx, account_name)
+    if account.status == "closed":
+        raise Refused(f"The account {account.name} is closed; it gets no new keys.")
+    if len(name) > NAME_CHARS or len(models) > MODEL_PATTERNS:
+        raise Refused(
+            f"A key has a name of at most {NAME_CHARS} characters and at most {MODEL_PATTERNS} model patterns."
+        )
+    tx.execute(
+        "INSERT INTO keys (id, account_id, sha256, last4, name, models, created_ms, expires_ms)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        bound(
+            key_id,
+            account.id,
+            sha256,
+            last4,
+            name,
+            msgspec.json.encode(models).decode(),
+            created_ms,
+            expires_ms,
+        ),
+    )
+    return get(tx, key_id)
+
+
+def find(tx: Tx, key_id: str) -> StoredKey | None:
+    """The key of that id, None when there is none."""
+    row = tx.execute(_SELECT + " WHERE k.id = $1", bound(key_id)).fetchone()
+    return None if row is None else _key(row)
+
+
+def get(tx: Tx, key_id: str) -> StoredKey:
+    """The key of that id. Raises Missing."""
+    key = find(tx, key_id)
+    if key is None:
+        raise Missing(f"There is no key {key_id[:20]}.")
+    return key
+
+
+def list_all(tx: Tx, account_name: str | None = None) -> list[StoredKey]:
+    """All keys, or those of an account (Missing where it does not exist), oldest first."""
+    if account_name is None:
+        return [_key(row) for row in tx.execute(_SELECT + " ORDER BY k.created_ms, k.id")]
+    account = accounts.get(tx, account_name)
+    return [
+        _key(row) for row in tx.execute(_SELECT + " WHERE a.id = $1 ORDER BY k.created_ms, k.id", bound(account.id))
+    ]
+
+
+def revoke(tx: Tx, key_id: str, at_ms: int) -> StoredKey:
+    """End a key at a time, at once or after an overlap; an earlier end stays. Raises Missing."""
+    key = get(tx, key_id)
+    if key.revoked_ms is None or key.revoked_ms > at_ms:
+        tx.execute("UPDATE keys SET revoked_ms = $1 WHERE id = $2", bound(at_ms, key_id))
+    return get(tx, key_id)
+
+
+def _key(row: tuple[Any, ...]) -> StoredKey:
+    fields = dict(zip(_FIELDS, row, strict=True))
+    fields["models"] = tuple(msgspec.json.decode(fields["models"], type=list[str]))
+    return StoredKey(**fields)

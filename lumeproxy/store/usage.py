@@ -1,0 +1,102 @@
+"""Usage records: one line per call, never content. Written within the settlement, read for pages and commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lumeproxy.core.types import UsageRecord
+from lumeproxy.errors import Refused
+from lumeproxy.store import accounts
+from lumeproxy.store.database import Tx, bound
+
+_FIELDS = tuple(field.name for field in msgspec.structs.fields(UsageRecord))
+_INSERT = f"INSERT INTO usage ({', '.join(_FIELDS)}) VALUES ({', '.join(f'${n}' for n in range(1, len(_FIELDS) + 1))})"
+
+# The names and order of `lumeproxy usage --json` (design section 12); what follows them is ours to add to.
+SHOWN = (
+    "time_ms", "call_id", "account", "key_id", "endpoint", "dialect", "model", "model_served", "upstream", "status",
+    "ending", "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
+    "reasoning_tokens", "cost_nanousd", "estimated", "settled_by", "ttfb_ms", "duration_ms", "client_address",
+    "user_agent", "session_id", "agent_id", "upstream_request_id", "error_code", "error_text", "web_search_requests",
+    "shortfall_nanousd", "price_version", "multiplier_ppm",
+)  # fmt: skip
+
+TOKEN_CLASSES = (
+    "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
+    "reasoning_tokens",
+)  # fmt: skip
+
+_GROUPS = {
+    "model": "u.model",
+    "key": "u.key_id",
+    "day": "strftime('%Y-%m-%d', u.time_ms / 1000, 'unixepoch')",
+    "session": "u.session_id",
+    "upstream": "u.upstream",
+    "account": "a.name",
+}
+
+
+def insert(tx: Tx, record: UsageRecord) -> None:
+    """Add a record; its call id must be new."""
+    tx.execute(_INSERT, bound(*msgspec.structs.astuple(record)))
+
+
+def get(tx: Tx, call_id: str) -> UsageRecord | None:
+    """The record of a call, None before it is settled."""
+    row = tx.execute(f"SELECT {', '.join(_FIELDS)} FROM usage WHERE call_id = $1", bound(call_id)).fetchone()
+    return None if row is None else _record(row)
+
+
+def find(
+    tx: Tx, account_name: str | None = None, since_ms: int | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Records as SHOWN, newest first: of one account (Missing where it does not exist) or all."""
+    columns = ", ".join("a.name" if name == "account" else "u." + name for name in SHOWN)
+    where, values = _where(tx, account_name, since_ms)
+    rows = tx.execute(
+        f"SELECT {columns} FROM usage u JOIN accounts a ON a.id = u.account_id {where}"
+        f" ORDER BY u.time_ms DESC, u.call_id DESC LIMIT $3",
+        bound(*values, -1 if limit is None else limit),
+    )
+    found = [dict(zip(SHOWN, row, strict=True)) for row in rows]
+    for record in found:
+        record["estimated"] = bool(record["estimated"])
+    return found
+
+
+def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | None = None) -> list[dict[str, Any]]:
+    """Sums per group, dearest first (days: newest first): the group under its own name, calls, token classes, cost.
+
+    Raises Refused for a group that is not offered.
+    """
+    if by not in _GROUPS:
+        raise Refused(f"Usage can't be grouped by {by[:20]!r}; choose one of {', '.join(_GROUPS)}.")
+    where, values = _where(tx, account_name, since_ms)
+    sums = ", ".join(f"sum(u.{name})" for name in TOKEN_CLASSES)
+    order = "1 DESC" if by == "day" else "9 DESC, 1"
+    rows = tx.execute(
+        f"SELECT {_GROUPS[by]}, count(*), {sums}, sum(u.cost_nanousd)"
+        f" FROM usage u JOIN accounts a ON a.id = u.account_id {where} GROUP BY 1 ORDER BY {order}",
+        bound(*values),
+    )
+    names = (by, "calls", *TOKEN_CLASSES, "cost_nanousd")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _where(tx: Tx, account_name: str | None, since_ms: int | None) -> tuple[str, tuple[int, int]]:
+    """A condition on `$1` (account id) and `$2` (time); only what is asked for is in it, so that an index serves it."""
+    account_id = accounts.get(tx, account_name).id if account_name is not None else 0
+    conditions = []
+    if account_name is not None:
+        conditions.append("u.account_id = $1")
+    if since_ms is not None:
+        conditions.append("u.time_ms >= $2")
+    return ("WHERE " + " AND ".join(conditions) if conditions else ""), (account_id, since_ms or 0)
+
+
+def _record(row: tuple[Any, ...]) -> UsageRecord:
+    fields = dict(zip(_FIELDS, row, strict=True))
+    fields["estimated"] = bool(fields["estimated"])
+    return UsageRecord(**fields)

@@ -1,0 +1,83 @@
+"""What an upstream is: a place that takes a request and gives a reply. Addresses and credentials live here, wire formats
+don't. The request comes with everything decided; the reply hands out bytes as they arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lumeproxy.core.types import Asked
+from lumeproxy.errors import Unreachable
+
+
+class CutShort(Exception):
+    """The reply ended before its announced end, or the connection broke. What came before stays valid."""
+
+
+class NotReached(Unreachable):
+    """The upstream gave no reply. `sent` says whether the request may have arrived: if so it is not sent again."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message, retry_after_s=5)
+        self.sent = sent
+
+
+class Echoer(Protocol):
+    """What the echo upstream needs of a dialect; the dialect itself is not known here."""
+
+    def echo(self, body: bytes, asked: Asked, answer_id: str, created_s: int, path: str) -> Any:
+        """Compose the stand-in's answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request as it goes upstream.
+
+    `path` is the dialect's, without `/v1` and query; `query` is raw, without "?"; `headers` are already filtered and
+    name the body's content-encoding, if it has one.
+    """
+
+    dialect: Echoer
+    asked: Asked
+    path: str
+    query: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+    call_id: str
+    created_s: int
+
+
+class Reply(Protocol):
+    """An upstream's reply, headers first. `encoding` is its content-encoding in lower case, "" for none."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    content_type: str
+    content_length: int | None
+    encoding: str
+
+    async def read(self) -> bytes:
+        """The next bytes as soon as there are any, b"" at the end. Raises CutShort."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the reply; unread bytes are lost and the upstream notices at once."""
+        ...
+
+
+class Upstream(Protocol):
+    """A provider endpoint. `dialects` are the names it speaks; `provider` the price list's word for it, None
+    unknown; `takes_encoded`: whether a compressed request body may be passed on as it is."""
+
+    name: str
+    kind: str
+    dialects: frozenset[str]
+    provider: str | None
+    takes_encoded: bool
+
+    async def send(self, outgoing: Outgoing) -> Reply:
+        """Send and wait for the reply's headers. Raises NotReached."""
+        ...

@@ -1,0 +1,29 @@
+"""The OpenAI API and what is compatible with it: key as a bearer token.
+
+https://platform.openai.com/docs/api-reference/authentication (2026-11).
+"""
+
+from __future__ import annotations
+
+import aiohttp
+
+from lumeproxy.upstreams.http import HttpUpstream
+
+KIND = "openai"
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+DIALECTS = frozenset({"openai_responses", "openai_chat"})
+
+
+def make(
+    name: str, base_url: str, api_key: str, dialects: frozenset[str], session: aiohttp.ClientSession
+) -> HttpUpstream:
+    """The upstream; an empty `base_url` is the provider's own, empty `dialects` mean Responses and Chat."""
+    return HttpUpstream(
+        name=name,
+        kind=KIND,
+        base_url=base_url or DEFAULT_BASE_URL,
+        dialects=dialects or DIALECTS,
+        provider=KIND,
+        authorize=lambda: (("Authorization", "Bearer " + api_key),),
+        session=session,
+    )
