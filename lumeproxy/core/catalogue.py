@@ -75,10 +75,11 @@ class Catalogue:
         found = next((p for p in self._snapshot.providers if p.id == provider), None)
         if found is None:
             return []
+        # Families of fine-tuned models carry ids that are no model's name; those are not found by them.
         return [
             info.id
             for info in found.models
-            if not info.deprecated and not info.id.endswith(("-", ":extended")) and self._covered(info)
+            if not info.deprecated and self._covered(info) and self._find(info.id, provider) is info
         ]
 
     def _covered(self, info: Any) -> bool:

@@ -23,6 +23,10 @@ from dataclasses import dataclass, replace
 from lumeproxy.core.types import Ending, SettledBy, Usage
 
 
+# A single answer that searched the web more often would have run into its own output limit.
+MAX_WEB_SEARCHES = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """The most that an upstream may claim for one call, in tokens."""
@@ -119,6 +123,8 @@ def _clamp(usage: Usage, limit: Bounds) -> Usage:
             over -= taken
     if usage.output_tokens > limit.output_tokens:
         usage = replace(usage, output_tokens=limit.output_tokens)
+    if usage.web_search_requests > MAX_WEB_SEARCHES:
+        usage = replace(usage, web_search_requests=MAX_WEB_SEARCHES)
     if usage.reasoning_tokens > usage.output_tokens:
         usage = replace(usage, reasoning_tokens=usage.output_tokens)
     return usage

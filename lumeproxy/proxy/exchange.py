@@ -26,7 +26,7 @@ from lumeproxy.proxy.passage import ExchangeLimits, Passage
 from lumeproxy.proxy.relay import ClientLeft
 from lumeproxy.upstreams.base import CutShort
 
-CALL_ID = "call_id"  # where the request carries its id, given before anything can fail
+CALL_ID = web.RequestKey("call_id", str)  # where a request carries its id, given before anything can fail
 
 
 class Exchange:

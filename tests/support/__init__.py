@@ -1,0 +1,1 @@
+"""What tests share: clocks, a scripted upstream, a running proxy."""

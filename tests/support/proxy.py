@@ -1,0 +1,106 @@
+"""The whole proxy in this process, on a real socket, before scripted upstreams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from lumeproxy import logs
+from lumeproxy.app import Server, running
+from lumeproxy.clock import Clock
+from lumeproxy.settings import Settings, load
+from lumeproxy.store import ledger, usage
+from lumeproxy.store.audit import audit
+from tests.support.upstream import ScriptedUpstream
+
+PRICES = """
+[prices."claude-test-*"]
+input = 1
+output = 10
+cache_read = 0.1
+cache_write_5m = 2
+cache_write_1h = 3
+[prices."gpt-test-*"]
+input = 1
+output = 10
+cache_read = 0.1
+"""
+
+
+@dataclass
+class Proxy:
+    """A running proxy with one customer."""
+
+    server: Server
+    session: aiohttp.ClientSession
+    key: str
+    log: io.StringIO
+    settings: Settings
+    account: str = "tester"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def post(self, path: str, body: Any, **options: Any) -> Any:
+        """A request context; `body` as bytes goes out untouched, else as JSON."""
+        headers = {**self.headers, **options.pop("headers", {})}
+        given = {"data": body} if isinstance(body, bytes) else {"json": body}
+        return self.session.post(self.url + path, headers=headers, **given, **options)
+
+    async def run(self, operation: str, **arguments: Any) -> Any:
+        return await self.server.operations.run(operation, arguments)
+
+    async def records(self) -> list[dict[str, Any]]:
+        """All usage records, oldest first, once no call is running."""
+        await asyncio.wait_for(self.server.live.emptied(), 20)
+        return (await self.server.database.read(usage.find))[::-1]
+
+    async def balance(self) -> ledger.Balance:
+        return await self.server.database.read(ledger.balance, self.account)
+
+    async def audit(self) -> list[str]:
+        return await self.server.database.read(audit)
+
+
+@contextlib.asynccontextmanager
+async def proxy(
+    folder: Path,
+    upstreams: dict[str, ScriptedUpstream],
+    *,
+    more: str = "",
+    credit_nanousd: int = 10**9,
+    clock: Clock | None = None,
+    routes: str | None = None,
+) -> AsyncIterator[Proxy]:
+    """Start the proxy before upstreams named by kind ("anthropic", "openai", or "openai-2" for a second one)."""
+    config = folder / "config.toml"
+    lines = [more, PRICES]
+    for name, upstream in upstreams.items():
+        kind = name.split("-")[0]
+        lines.append(f'[upstreams.{name}]\nkind = "{kind}"\nbase_url = "{upstream.url}"\napi_key = "provider-secret"\n')
+    lines.append(routes or "")
+    config.write_text("\n".join(lines))
+    data = folder / "data"
+    settings = load(config=config, data=data, port=0, environ={})
+    written = io.StringIO()
+    clock = clock or Clock()
+    log = logs.make(level="debug", style="json", clock=clock, stream=written)
+    async with running(settings, {}, clock, log) as server:
+        await server.operations.run("account.create", {"name": "tester", "credit_nanousd": credit_nanousd})
+        made = await server.operations.run("key.create", {"account": "tester"})
+        async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=30)) as session:
+            yield Proxy(server, session, made["key"], written, settings)
+        problems = await server.database.read(audit)
+        assert problems == []
