@@ -87,7 +87,8 @@ class Catalogue:
         given = {name for name, value in vars(prices).items() if value is not None}
         return {"input_mtok", "output_mtok"} <= given <= _COVERED
 
-    def _find(self, model: str, provider: str | None) -> Any | None:
+    def _find(self, model: str, provider: str | None) -> Any:
+        """The list's entry, None for a model that it does not know."""
         try:
             _, info = self._snapshot.find_provider_model(model, None, provider, None)
         except LookupError:

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 
 from lumeproxy.core.types import Ending, SettledBy, Usage
 
-
 # A single answer that searched the web more often would have run into its own output limit.
 MAX_WEB_SEARCHES = 200
 

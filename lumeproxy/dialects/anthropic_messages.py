@@ -7,6 +7,7 @@ Usage is stated twice in a stream: the input side in `message_start`, cumulative
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -152,13 +153,13 @@ class AnthropicReader:
         try:
             answer = _WHOLE.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            try:
-                loose = msgspec.json.decode(body)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                self.reading.truncated = True
-                return
-            usage = loose.get("usage") if isinstance(loose, dict) else None
-            answer = _Whole(usage=usage if isinstance(usage, dict) else None)
+            found = base.loose_object(body)
+            self.reading.truncated = not found
+            model, usage = found.get("model"), found.get("usage")
+            answer = _Whole(
+                model=model if isinstance(model, str) else None, usage=usage if isinstance(usage, dict) else None
+            )
+            self.reading.output_chars += sum(map(len, base.texts(found.get("content"))))
         self.reading.model_served = base.clean(answer.model or "", base.MODEL_CHARS)
         self._take(answer.usage, final=True)
         for block in answer.content or ():
@@ -215,14 +216,11 @@ def _split(detail: object, written: int | None, known: Usage, reading: Reading) 
 
 
 def _tolerant(data: bytes) -> _Event | None:
-    """An event in which some field has a type that nobody foresaw; the other fields still count."""
-    try:
-        loose = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    """An event in which some field is of a kind that nobody foresaw; the other fields still count."""
+    loose = base.loose_object(data)
+    if not loose:
         return None
-    if not isinstance(loose, dict):
-        return None
-    event = _Event()
+    event = _Event(delta=_Delta(text="".join(base.texts(loose.get("delta")))))
     if isinstance(loose.get("type"), str):
         event.type = loose["type"]
     if isinstance(loose.get("index"), int):
@@ -302,11 +300,11 @@ class AnthropicMessages:
 
     def request_texts(self, body: bytes) -> list[str]:
         """System prompt, messages and tools; a tool's schema counts as its JSON text."""
-        request = msgspec.json.decode(body)
+        request = base.loose_object(body)
         found = base.texts(request.get("system")) + base.texts(request.get("messages"))
         tools = request.get("tools")
         if tools:
-            found.append(msgspec.json.encode(tools).decode("utf-8", "replace"))
+            found.append(json.dumps(tools))
         return found
 
     def echo(self, body: bytes, asked: Asked, answer_id: str, created_s: int, path: str) -> Answer:
@@ -314,9 +312,7 @@ class AnthropicMessages:
         tokens = sum(base.echo_tokens(text) for text in self.request_texts(body))
         if path.endswith("/count_tokens"):
             return Answer(200, base.ECHO_HEADERS, (msgspec.json.encode({"input_tokens": tokens}),))
-        messages = msgspec.json.decode(body).get("messages")
-        users = [m for m in messages or () if isinstance(m, dict) and m.get("role") == "user"]
-        said = base.echoed("\n".join(base.texts(users[-1].get("content"))) if users else "")
+        said = base.echoed(base.newest_user_text(base.loose_object(body).get("messages")))
         answer = "".join(said)
         usage = {
             "input_tokens": tokens,

@@ -7,6 +7,7 @@ values out. It must not know upstreams, keys, prices or the database.
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -168,16 +169,9 @@ class Dialect(Protocol):
 # --- shared by the dialects --------------------------------------------------------------------------------------------
 
 
-class _ErrorBody(msgspec.Struct):
-    error: Any = None
-
-
 def error_facts(body: bytes) -> tuple[str, str]:
     """Code and text of an upstream's error answer, each "" when it has none; both APIs put them under `error`."""
-    try:
-        error = msgspec.json.decode(body, type=_ErrorBody).error
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return "", ""
+    error = loose_object(body).get("error")
     if isinstance(error, str):
         return "", clean(error, ERROR_TEXT_CHARS)
     if not isinstance(error, dict):
@@ -230,15 +224,46 @@ def with_model(body: bytes, upstream_model: str | None) -> bytes:
 def decoded_request(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     """A request's few fields. Raises InvalidRequest, naming the field but quoting nothing."""
     try:
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Half of a surrogate pair, which tools do cut emoji into, is no reason to refuse what a provider may take.
+            return msgspec.convert(_plain_json(body), decoder.type)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"The request has a field of the wrong type: {error}.") from None
-    except msgspec.DecodeError:
+    except ValueError:
         raise InvalidRequest("The request body is not valid JSON.") from None
     except RecursionError:
         raise InvalidRequest("The request body is nested too deeply.") from None
-    except UnicodeDecodeError:
-        raise InvalidRequest("The request body is not valid UTF-8.") from None
+
+
+def _plain_json(body: bytes) -> Any:
+    """The standard library's reading, which takes lone surrogates; NaN and Infinity stay no JSON."""
+    return json.loads(body.decode("utf-8", "replace"), parse_constant=_no_constant)
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def loose(data: bytes) -> Any:
+    """Any JSON value, as far as it can be had; None for what is none."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _plain_json(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def loose_object(data: bytes) -> dict[str, Any]:
+    """A JSON object, empty for anything else."""
+    found = loose(data)
+    return found if isinstance(found, dict) else {}
 
 
 def number(value: object, reading: Reading) -> int | None:
@@ -313,9 +338,20 @@ def texts(node: object) -> list[str]:
 
 def echoed(newest: str, *, limit: int = 2_000) -> list[str]:
     """What the echo says, in the pieces in which it is streamed."""
-    said = f"You said: {newest[:limit]}" if newest.strip() else "Hello from lumeproxy's echo. Nothing was said to it."
+    # Half of a surrogate pair can be read in a request but not written in an answer.
+    newest = newest[:limit].encode("utf-8", "replace").decode()
+    said = f"You said: {newest}" if newest.strip() else "Hello from lumeproxy's echo. Nothing was said to it."
     words = said.split(" ")
     return [word if index == 0 else " " + word for index, word in enumerate(words)]
+
+
+def newest_user_text(messages: object) -> str:
+    """The text of the last message or item of a user, "" where there is none."""
+    if isinstance(messages, str):
+        return messages
+    items = messages if isinstance(messages, list) else []
+    users = [item for item in items if isinstance(item, dict) and item.get("role") == "user"]
+    return "\n".join(texts(users[-1])) if users else ""
 
 
 def echo_tokens(text: str) -> int:

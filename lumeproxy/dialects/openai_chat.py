@@ -128,15 +128,12 @@ def _chars(message: _Message) -> int:
 
 
 def _chunk(data: bytes) -> _Chunk | None:
-    """A chunk's few fields; where one has a type that nobody foresaw, the others still count. None: no JSON object."""
+    """A chunk's few fields; where one is of a kind that nobody foresaw, the others still count. None: no JSON object."""
     try:
         return _CHUNK.decode(data)
-    except msgspec.ValidationError:
-        pass
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    loose = msgspec.json.decode(data)
-    if not isinstance(loose, dict):
+        loose = base.loose_object(data)
+    if not loose:
         return None
     model, usage, tier = loose.get("model"), loose.get("usage"), loose.get("service_tier")
     return _Chunk(
@@ -271,13 +268,11 @@ class OpenAIChat:
 
     def request_texts(self, body: bytes) -> list[str]:
         """All messages."""
-        return base.texts(msgspec.json.decode(body).get("messages"))
+        return base.texts(base.loose_object(body).get("messages"))
 
     def echo(self, body: bytes, asked: Asked, answer_id: str, created_s: int, path: str) -> Answer:
         """The stand-in's answer; all input counts as uncached."""
-        messages = msgspec.json.decode(body).get("messages")
-        users = [m for m in messages or () if isinstance(m, dict) and m.get("role") == "user"]
-        said = base.echoed("\n".join(base.texts(users[-1].get("content"))) if users else "")
+        said = base.echoed(base.newest_user_text(base.loose_object(body).get("messages")))
         answer = "".join(said)
         tokens_in = sum(base.echo_tokens(text) for text in self.request_texts(body))
         tokens_out = base.echo_tokens(answer)

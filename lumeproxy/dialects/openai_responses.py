@@ -100,23 +100,16 @@ class ResponsesReader:
             self.reading.truncated = True
             self.reading.output_chars += 0 if mark is not Mark.NONE else len(tail)
             return mark
-        try:
-            openai_usage.take(msgspec.json.decode(found), self.reading)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            self.reading.truncated = True
+        openai_usage.take(base.loose(found), self.reading)
         return mark
 
     def whole(self, body: bytes) -> None:
         """A JSON answer."""
-        try:
-            answer = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self.reading.truncated = True
-            return
-        if not isinstance(answer, dict):
-            return
+        answer = base.loose_object(body)
+        self.reading.truncated = not answer
         self._take(_loose_response(answer))
-        items = [item for item in answer.get("output") or () if isinstance(item, dict)]
+        output = answer.get("output")
+        items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
         for item in items:
             if item.get("type") == "web_search_call":
                 self._count_search()
@@ -149,15 +142,13 @@ def _loose_response(found: dict[str, Any]) -> _Response:
 
 
 def _tolerant(data: bytes) -> _Event | None:
-    """An event in which some field has a type that nobody foresaw; the other fields still count."""
-    try:
-        loose = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    """An event in which some field is of a kind that nobody foresaw; the other fields still count."""
+    loose = base.loose_object(data)
+    if not loose:
         return None
-    if not isinstance(loose, dict):
-        return None
-    response = loose.get("response")
+    response, delta = loose.get("response"), loose.get("delta")
     return _Event(
+        delta=delta if isinstance(delta, str) else None,
         type=loose["type"] if isinstance(loose.get("type"), str) else "",
         response=_loose_response(response) if isinstance(response, dict) else None,
     )
@@ -234,18 +225,12 @@ class OpenAIResponses:
 
     def request_texts(self, body: bytes) -> list[str]:
         """Instructions and input."""
-        request = msgspec.json.decode(body)
+        request = base.loose_object(body)
         return base.texts(request.get("instructions")) + base.texts(request.get("input"))
 
     def echo(self, body: bytes, asked: Asked, answer_id: str, created_s: int, path: str) -> Answer:
         """The stand-in's answer; all input counts as uncached."""
-        given = msgspec.json.decode(body).get("input")
-        if isinstance(given, str):
-            newest = given
-        else:
-            users = [item for item in given or () if isinstance(item, dict) and item.get("role") == "user"]
-            newest = "\n".join(base.texts(users[-1])) if users else ""
-        said = base.echoed(newest)
+        said = base.echoed(base.newest_user_text(base.loose_object(body).get("input")))
         answer = "".join(said)
         tokens_in = sum(base.echo_tokens(text) for text in self.request_texts(body))
         tokens_out = base.echo_tokens(answer)

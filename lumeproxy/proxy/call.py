@@ -110,11 +110,16 @@ class Call:
                 return True
             if self._extending is None:
                 return False
+            pending = self._extending
             try:
-                await self._extending
+                await pending
             except StoreUnavailable:
                 # The stream goes on: what it costs beyond the hold is taken from the balance when it is settled.
                 return True
+            finally:
+                # A future that is done already is awaited without a turn of the loop, so its callback has yet to run.
+                if pending.done():
+                    self._extended(pending)
 
     def _extend(self, by_nanousd: int) -> None:
         try:
@@ -125,6 +130,9 @@ class Call:
         future.add_done_callback(self._extended)
 
     def _extended(self, future: asyncio.Future[int]) -> None:
+        """Take an extension in, once: its callback and its waiter both come here."""
+        if self._extending is not future:
+            return
         self._extending = None
         if future.cancelled() or future.exception() is not None:
             return

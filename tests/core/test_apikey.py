@@ -27,7 +27,9 @@ def test_every_single_typo_is_refused_without_a_look_up():
         assert apikey.parse(key[:at] + other + key[at + 1 :]) is None
 
 
-@pytest.mark.parametrize("text", ["", "lume_", "sk-ant-abc", "lume_" + "é" * 47, "x" * 1_000_000, "lume_aaaaaaaa-" + "0" * 38])
+@pytest.mark.parametrize(
+    "text", ["", "lume_", "sk-ant-abc", "lume_" + "é" * 47, "x" * 1_000_000, "lume_aaaaaaaa-" + "0" * 38]
+)
 def test_what_is_no_key_is_refused(text):
     assert apikey.parse(text) is None
 

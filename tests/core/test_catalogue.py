@@ -53,6 +53,7 @@ def test_our_bill_is_the_lists_own_total_rounded_up(model, terms, fresh, read, f
         price_context=context,
     ).total_price
 
+    assert price is not None
     assert cost(price, usage, 1_000_000) == ceil(total * 10**9)
 
 

@@ -12,7 +12,9 @@ from lumeproxy.core.types import Ending, SettledBy, Usage
 WIDE = Bounds(10**9, 10**9)
 REPORTED = Usage(100, 50, 10, 5, 20, 4)
 FULL = Metered(REPORTED, True, True, True, estimated_input_tokens=77, estimated_output_tokens=33)
-BEGUN = Metered(replace(REPORTED, output_tokens=1, reasoning_tokens=0), True, True, False, 77, 33)  # Anthropic in mid-stream
+BEGUN = Metered(
+    replace(REPORTED, output_tokens=1, reasoning_tokens=0), True, True, False, 77, 33
+)  # Anthropic in mid-stream
 SILENT = Metered(Usage(), False, False, False, 77, 33)  # OpenAI, in mid-stream
 NEVER = Metered(Usage(), False, False, False, 77, 0)
 ENDINGS = [e for e in Ending if e not in (Ending.REFUSED, Ending.UNREACHABLE)]
@@ -102,7 +104,12 @@ def test_web_searches_are_bounded_too():
 
 
 def test_the_bound_grows_with_the_request_and_with_what_it_only_names():
-    facts = {"relayed_bytes": 10, "floor_input_tokens": 1000, "referred_input_tokens": 10**6, "reasoning_allowance_tokens": 7}
+    facts = {
+        "relayed_bytes": 10,
+        "floor_input_tokens": 1000,
+        "referred_input_tokens": 10**6,
+        "reasoning_allowance_tokens": 7,
+    }
 
     assert bounds(body_bytes=5, refers_elsewhere=False, **facts) == Bounds(1000, 17)
     assert bounds(body_bytes=5000, refers_elsewhere=False, **facts) == Bounds(5000, 17)

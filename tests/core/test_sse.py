@@ -56,7 +56,9 @@ def test_byte_by_byte_gives_the_same_events():
     assert feed([TRICKY[i : i + 1] for i in range(len(TRICKY))]) == EXPECTED
 
 
-PIECES = st.sampled_from([b"data: a", b"data:b", b"event: e", b":c", b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"x", b"data"])
+PIECES = st.sampled_from(
+    [b"data: a", b"data:b", b"event: e", b":c", b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"x", b"data"]
+)
 
 
 @given(st.lists(PIECES, max_size=30), st.lists(st.integers(0, 200), max_size=6))

@@ -18,16 +18,13 @@ def anthropic(
     words = ["Hello", " there"] if words is None else words
     start = {"input_tokens": 100, "output_tokens": 1} if start is None else start
     delta = {"output_tokens": 20} if delta is None else delta
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test-1", "content": [],
-               "stop_reason": None, "usage": start}  # fmt: skip
+    message: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test-1",
+               "content": [], "stop_reason": None, "usage": start}  # fmt: skip
     events: list[dict[str, Any]] = [
         {"type": "message_start", "message": message},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "ping"},
-        *(
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
-            for word in words
-        ),
+        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}} for word in words),
         {"type": "content_block_stop", "index": 0},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": delta},
         {"type": "message_stop"},
