@@ -1,48 +1,67 @@
 """The composition root: what is made, in which order, and who ends it. Decides nothing about a call.
 
-database → recovery of calls that a crash left open → session to the upstreams → exchange → routes → sites → control
-socket; undone in the reverse order when the process is asked to stop.
+sockets → database → recovery of calls that a crash left open → session to the upstreams → exchange → control socket →
+routes → sites → on the very first run an account and a key; undone in the reverse order when the process is asked to stop,
+so that commands reach the server for as long as a call is running.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
 import ssl
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import aiohttp
-from aiohttp import web
+from aiohttp import http_parser, web
 from structlog.typing import FilteringBoundLogger
 
 from lumeproxy import __version__, logs
 from lumeproxy.clock import Clock
-from lumeproxy.compose import make_admission, make_names, make_upstreams
-from lumeproxy.dashboard.control import ControlSocket
+from lumeproxy.compose import (
+    base_url,
+    bind_sentence,
+    close_all,
+    listen,
+    make_admission,
+    make_exchange_limits,
+    make_hosts,
+    make_names,
+    make_patience,
+    make_session,
+    make_tls,
+    make_upstreams,
+    serves_claude,
+)
+from lumeproxy.dashboard.control import ControlSocket, NotRunning, call
 from lumeproxy.dashboard.operations import Operations
 from lumeproxy.dialects import DIALECTS
-from lumeproxy.errors import ConfigError
+from lumeproxy.errors import ConfigError, LumeError
+from lumeproxy.folder import is_open_with_key
 from lumeproxy.proxy.address import Addresses
 from lumeproxy.proxy.auth import Auth
 from lumeproxy.proxy.call import Books
 from lumeproxy.proxy.door import Runner
 from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.free import Counts, Models
-from lumeproxy.proxy.live import Cause, LiveCalls, Patience
-from lumeproxy.proxy.passage import ExchangeLimits
+from lumeproxy.proxy.live import Cause, LiveCalls
 from lumeproxy.proxy.site import Site
 from lumeproxy.settings import Settings
-from lumeproxy.store import accounts, ledger
-from lumeproxy.store.database import Database
+from lumeproxy.store import accounts, keys, ledger
+from lumeproxy.store.database import Database, Locked
 
 # Waiting connections while the loop is busy; a burst of a thousand streams must not be refused.
 BACKLOG = 4096
 FIRST_ACCOUNT = "me"
+ANY_TIME_MS = 2**62
+# How often it is looked whether running calls still may: a suspension is in force within a second.
+ENFORCE_S = 0.5
+# A command that works on the database without a server has it for a moment; it is waited for 5 s.
+COMMAND_LOOKS, COMMAND_PAUSE_S = 50, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +69,37 @@ class Server:
     """A running server: where it listens, and what tests and the control socket reach into."""
 
     port: int
-    host: str
+    base_url: str
     database: Database
     operations: Operations
     live: LiveCalls
     first_key: str | None
+    serves_claude: bool  # whether another upstream than the echo answers Claude Code
 
 
-def serve(settings: Settings, environ: Mapping[str, str]) -> int:
-    """Serve until a signal; the exit status. Raises ConfigError before the first request could be taken."""
-    return asyncio.run(_serve(settings, environ))
+def serve(settings: Settings, environ: Mapping[str, str], *, config: Path | None, say: Callable[[str], object]) -> int:
+    """Serve until a signal; the exit status. `config` is the file that the settings came from, `say` shows a person
+    the greeting. Raises ConfigError before the first request could be taken."""
+    return asyncio.run(_serve(settings, environ, config, say))
 
 
-async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
+async def _serve(
+    settings: Settings, environ: Mapping[str, str], config: Path | None, say: Callable[[str], object]
+) -> int:
     clock = Clock()
     log = logs.make(level=settings.log.level, style=settings.log.format, clock=clock)
     undo = logs.bridge_library_loggers(log)
     try:
-        async with running(settings, environ, clock, log) as server:
-            sys.stdout.write(greeting(settings, server))
-            sys.stdout.flush()
-            await _until_signalled()
-            log.info("stopping", running_calls=len(server.live), drain_s=settings.server.drain_s)
+        _check_parser()
+        with _signals() as (stop, hurry):
+            async with running(settings, environ, clock, log, hurry=hurry) as server:
+                if config is not None and is_open_with_key(config):
+                    log.warning(
+                        "open_config", file=str(config), note=f"others can read its api_key: chmod 600 {config}"
+                    )
+                say(greeting(settings, server))
+                await stop.wait()
+                log.info("stopping", running_calls=len(server.live), drain_s=settings.server.drain_s)
     finally:
         undo()
     return 0
@@ -79,68 +107,66 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, environ: Mapping[str, str], clock: Clock, log: FilteringBoundLogger
+    settings: Settings,
+    environ: Mapping[str, str],
+    clock: Clock,
+    log: FilteringBoundLogger,
+    *,
+    hurry: asyncio.Event | None = None,
 ) -> AsyncIterator[Server]:
-    """A server from its first file to its last settlement."""
-    sockets = _listen(settings)
+    """A server from its first file to its last settlement; `hurry` ends its patience with calls that are running when
+    it stops."""
+    tls = make_tls(settings)
+    sockets = listen(settings)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(_close_all, sockets)
-        database = await Database.open(settings.server.data, queue_limit=settings.limits.write_queue)
-        stack.push_async_callback(database.close)
-        if database.has_wal_reset_bug:
-            log.info(
-                "sqlite", version=database.sqlite_version, note="has the WAL-reset bug; kept harmless by one writer"
-            )
-        await _recover(database, clock, log)
-        session = await stack.enter_async_context(_session(settings))
+        stack.callback(close_all, sockets)
+        port = sockets[0].getsockname()[1]
+        url = base_url(settings, port)
+        session = await stack.enter_async_context(make_session(settings))
         upstreams = make_upstreams(settings, environ, session)
         admission = make_admission(settings, upstreams)
-        books = Books(database, admission, clock, log, set())
+        database = await _opened(settings)
+        stack.push_async_callback(database.close)
+        await _recover(database, clock, log)
         live = LiveCalls(
             clock,
-            _patience(settings),
+            make_patience(settings),
             checkpoint_ms=settings.limits.checkpoint_ms,
             keep=lambda rows: _keep(database, rows),
         )
         auth = Auth(database, clock)
-        operations = Operations(database, clock, on_change=lambda: _changed(auth, database, live, stack_tasks))
-        stack_tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        watch = stack_tasks.create_task(live.watch())
-        stack.callback(watch.cancel)
-        first_key = await _first_account(settings, database, operations)
+        changed = asyncio.Event()
+        operations = Operations(database, clock, on_change=lambda: _changed(auth, changed), base_url=url)
+        await stack.enter_async_context(_tasks(live.watch(), _enforce(database, live, clock, changed, log)))
+        control = ControlSocket(operations, settings.server.data, log)
+        stack.push_async_callback(control.stop)
+        await control.start()
         exchange = Exchange(
-            books=books,
+            books=Books(database, admission, clock, log, set()),
             auth=auth,
             live=live,
             addresses=Addresses(settings.server.trusted_proxies),
-            limits=_exchange_limits(settings),
+            limits=make_exchange_limits(settings),
         )
         site = Site(
             exchange=exchange,
             counts=Counts(exchange),
-            models=Models(auth, admission.routing, make_names(settings, upstreams)),
-            hosts=_hosts(settings),
+            models=Models(auth, admission, make_names(settings, upstreams), clock),
+            hosts=make_hosts(settings),
         )
         runner = Runner(site.application(DIALECTS), log, header_bytes=settings.limits.header_bytes)
-        await runner.setup()
-        stack.push_async_callback(_stop, runner, live, settings.server.drain_s, log)
-        for sock in sockets:
-            await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=_tls(settings)).start()
-        control = ControlSocket(operations, settings.server.data, log)
-        await control.start()
-        stack.push_async_callback(control.stop)
-        port = sockets[0].getsockname()[1]
-        yield Server(port, settings.server.host, database, operations, live, first_key)
+        stack.push_async_callback(_stop, runner, live, settings.server.drain_s, hurry or asyncio.Event(), log)
+        await _open_doors(runner, sockets, tls, settings.server.host)
+        first_key = await _first_account(settings, database, operations)
+        yield Server(port, url, database, operations, live, first_key, serves_claude(upstreams))
 
 
 def greeting(settings: Settings, server: Server) -> str:
     """What a person reads at the start: address, data, and on the very first run the key and how to use it."""
-    scheme = "https" if settings.server.tls_certificate else "http"
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    base = f"{scheme}://{host}:{server.port}"
+    base = server.base_url
     lines = [f"lumeproxy {__version__} serves on {base}", f"  data folder: {settings.server.data}"]
     if server.first_key is not None:
-        model = "" if settings.upstreams else " --model claude-echo"
+        model = "" if server.serves_claude else " --model claude-echo"
         lines += [
             f"  account '{FIRST_ACCOUNT}' was made with {settings.billing.first_credit} credits. Its key, shown only now:",
             "",
@@ -150,10 +176,11 @@ def greeting(settings: Settings, server: Server) -> str:
             "",
             f"    ANTHROPIC_BASE_URL={base} ANTHROPIC_AUTH_TOKEN={server.first_key} claude{model}",
             "",
-            "  Other clients: base URL "
-            f"{base} (Anthropic SDKs) or {base}/v1 (OpenAI SDKs, Codex), model claude-echo or gpt-echo to try it out.",
+            f"  Other clients: base URL {base} (Anthropic SDKs)",
+            f"                       or {base}/v1 (OpenAI SDKs, Codex).",
+            "  The models claude-echo and gpt-echo answer without a provider, to try it out.",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 # --- parts -------------------------------------------------------------------------------------------------------------
@@ -161,8 +188,11 @@ def greeting(settings: Settings, server: Server) -> str:
 
 async def _recover(database: Database, clock: Clock, log: FilteringBoundLogger) -> None:
     """Charge what a crash left open by its last checkpoint, release the rest, and say so."""
-    now_ms = clock.now_ms()
-    ended = await database.write(ledger.recover, now_ms + 1, now_ms)
+    if database.has_wal_reset_bug:
+        log.info("sqlite", version=database.sqlite_version, note="has the WAL-reset bug; kept harmless by one writer")
+    # Whatever is open now was left behind, also where the clock has been set back since: the lock says that nobody else
+    # can have opened it.
+    ended = await database.write(ledger.recover, ANY_TIME_MS, clock.now_ms())
     if ended:
         log.warning(
             "recovered",
@@ -194,138 +224,136 @@ def _seen(future: asyncio.Future[None]) -> None:
         future.exception()
 
 
-def _changed(auth: Auth, database: Database, live: LiveCalls, tasks: asyncio.TaskGroup) -> None:
-    """An account or key has changed: forget what is remembered, and end the calls of those suspended."""
+def _changed(auth: Auth, changed: asyncio.Event) -> None:
+    """An account or key has changed: forget what is remembered, and look whose calls must end."""
     auth.forget()
-    tasks.create_task(_end_suspended(database, live))
+    changed.set()
 
 
-async def _end_suspended(database: Database, live: LiveCalls) -> None:
-    for account_id in await database.read(accounts.inactive_ids):
-        live.interrupt_account(account_id, Cause.SUSPENDED)
+async def _enforce(
+    database: Database, live: LiveCalls, clock: Clock, changed: asyncio.Event, log: FilteringBoundLogger
+) -> None:
+    """End running calls whose key or account is no longer in force: at once after a change, and for keys that expire
+    or were authenticated just before a change, every ENFORCE_S."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENFORCE_S):
+                await changed.wait()
+        changed.clear()
+        if not len(live):
+            continue
+        try:
+            # On the writer, which goes before what is waiting there: the reader may be busy with a long report.
+            suspended = await database.submit_urgent(accounts.inactive_ids)
+            ended = await database.submit_urgent(keys.not_in_force, list(live.key_ids()), clock.now_ms())
+        except LumeError as error:
+            log.error("enforcing", error=error.code)  # the next round follows in ENFORCE_S
+            continue
+        for account_id in suspended:
+            live.interrupt_account(account_id, Cause.SUSPENDED)
+        for key_id in ended:
+            live.interrupt_key(key_id, Cause.REVOKED)
 
 
-async def _stop(runner: Runner, live: LiveCalls, drain_s: int, log: FilteringBoundLogger) -> None:
+async def _stop(runner: Runner, live: LiveCalls, drain_s: int, hurry: asyncio.Event, log: FilteringBoundLogger) -> None:
     """Take no more calls, let the running ones end, cut and settle what is left."""
     for site in tuple(runner.sites):
         await site.stop()
     try:
-        async with asyncio.timeout(drain_s):
+        async with asyncio.timeout(drain_s), asyncio.TaskGroup() as group:
+            hurried = group.create_task(_raise_when(hurry))
             await live.emptied()
-    except TimeoutError:
+            hurried.cancel()
+    except (TimeoutError, ExceptionGroup):
         log.warning("cutting", running_calls=len(live))
         live.interrupt_account(None, Cause.STOPPING)
         await live.emptied()
     await runner.cleanup()
 
 
-async def _until_signalled() -> None:
+async def _raise_when(event: asyncio.Event) -> None:
+    await event.wait()
+    raise TimeoutError
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """Two events: the process was asked to stop, and asked again. A third signal ends it on the spot."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        await stop.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def heard() -> None:
+        if stop.is_set():
+            hurry.set()
+            deafen()
+        stop.set()
+
+    def deafen() -> None:
+        for number in numbers:
             loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, heard)
+    try:
+        yield stop, hurry
+    finally:
+        deafen()
 
 
 @contextlib.asynccontextmanager
-async def _session(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
-    """The session to all upstreams, with aiohttp's defaults put right (reliability.md section 3)."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15, ttl_dns_cache=60)
-    async with aiohttp.ClientSession(
-        connector=connector,
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.limits.connect_ms / 1000),
-        max_line_size=settings.limits.header_bytes,
-        max_field_size=settings.limits.header_bytes,
-        read_bufsize=65_536,
-    ) as session:
-        yield session
-
-
-def _listen(settings: Settings) -> list[socket.socket]:
-    """Bound sockets, whose small send buffer every connection inherits: a client that never reads would otherwise
-    hold megabytes of the kernel's memory."""
-    server = settings.server
-    made: list[socket.socket] = []
+async def _tasks(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Endless work beside the server; a bug in it ends the server."""
     try:
-        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            made.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.limits.send_buffer_bytes)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(address)
-            sock.setblocking(False)
-    except OSError as error:
-        _close_all(made)
-        raise ConfigError(_bind_sentence(error, server.host, server.port)) from None
-    return made
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in work]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as several:
+        # The group wraps whatever ends the block, also a plain sentence about a setting; its reader wants that alone.
+        raise several.exceptions[0] from None
 
 
-def _bind_sentence(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"server.port {port} on {host} is in use by another program; stop that one or choose another with --port."
-        )
-    if error.errno == errno.EACCES:
-        return f"server.port {port} may not be opened by this user; choose one above 1023 with --port."
-    return f"server.host {host!r} is no address of this machine ({error.strerror or error}); set it with --host."
+async def _opened(settings: Settings) -> Database:
+    """The database; a command that has it for its own moment is waited for, another server is not."""
+    folder = settings.server.data
+    for _ in range(COMMAND_LOOKS):
+        try:
+            return await Database.open(folder, queue_limit=settings.limits.write_queue)
+        except Locked:
+            if await _answers(folder):
+                raise
+        await asyncio.sleep(COMMAND_PAUSE_S)
+    return await Database.open(folder, queue_limit=settings.limits.write_queue)
 
 
-def _close_all(sockets: list[socket.socket]) -> None:
+async def _answers(folder: Path) -> bool:
+    try:
+        await call(folder, "server.show", {})
+    except NotRunning:
+        return False
+    except LumeError:
+        return True  # a server of another version
+    return True
+
+
+async def _open_doors(runner: Runner, sockets: list[socket.socket], tls: ssl.SSLContext | None, host: str) -> None:
+    """Take calls. Of two processes that bound one port at the same moment, the second is refused only here."""
+    await runner.setup()
     for sock in sockets:
-        sock.close()
+        try:
+            await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
+        except OSError as error:
+            raise ConfigError(bind_sentence(error, host, sock.getsockname()[1])) from None
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.server.tls_certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.server.tls_certificate, settings.server.tls_key)
-    except (OSError, ssl.SSLError) as error:
+def _check_parser() -> None:
+    """Half of the parser faults that others were attacked by lie in aiohttp's pure Python one (reliability.md 3)."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         raise ConfigError(
-            f"server.tls_certificate and server.tls_key can't be used: {error.strerror or error}."
-        ) from None
-    return context
-
-
-def _hosts(settings: Settings) -> frozenset[str] | None:
-    """The Host names that are answered, None for all: a web page must not reach a local proxy by DNS rebinding."""
-    server = settings.server
-    if server.allowed_hosts:
-        return frozenset(host.lower() for host in server.allowed_hosts)
-    if server.trusted_proxies or server.tls_certificate:
-        return None
-    return frozenset({"localhost", "127.0.0.1", "[::1]", server.host.lower()})
-
-
-def _patience(settings: Settings) -> Patience:
-    limits = settings.limits
-    return Patience(
-        first_byte_ms=limits.first_byte_ms,
-        stream_idle_ms=limits.stream_idle_ms,
-        client_stall_ms=limits.client_stall_ms,
-        call_ms=limits.call_ms,
-        drain_ms=settings.billing.drain_ms,
-    )
-
-
-def _exchange_limits(settings: Settings) -> ExchangeLimits:
-    limits = settings.limits
-    return ExchangeLimits(
-        body_bytes=limits.body_bytes,
-        body_idle_ms=limits.body_idle_ms,
-        event_bytes=limits.event_bytes,
-        json_reply_bytes=limits.json_reply_bytes,
-        json_buffer_bytes=limits.json_buffer_bytes,
-        drain_ms=settings.billing.drain_ms,
-    )
+            "aiohttp runs without its C parser here, which is not safe: unset AIOHTTP_NO_EXTENSIONS, or install aiohttp "
+            "from a wheel for this platform."
+        )

@@ -1,4 +1,4 @@
-"""From settings to the values that the layers below take: upstreams, routes, prices. Part of the composition root.
+"""From settings to the values that the layers below take: upstreams, routes, prices, sockets. Part of the composition root.
 
 Everything that can be wrong in a configuration beyond the form of a field is found here, before a port is opened for
 calls, and said in one sentence.
@@ -6,7 +6,12 @@ calls, and said in one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
 
 import aiohttp
 
@@ -18,12 +23,15 @@ from lumeproxy.core.pricing import OperatorPrice, PriceBook
 from lumeproxy.core.routing import Route, RoutingTable, default_routes
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.admission import Admission, Billing
+from lumeproxy.proxy.live import Patience
+from lumeproxy.proxy.passage import ExchangeLimits
 from lumeproxy.settings import Settings, Upstream, credential
 from lumeproxy.upstreams import echo
 from lumeproxy.upstreams.base import Upstream as Endpoint
 
 # Kinds that are set up from a lone environment variable when the configuration names no upstreams.
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
+MESSAGES = "anthropic_messages"  # the dialect of Claude Code
 ECHO_MODELS = ("claude-echo", "gpt-echo")
 ECHO_PRICE = ("1", "5")  # dollars per million tokens in and out: round figures, so that a bill can be checked by eye
 
@@ -53,6 +61,11 @@ def _configured(settings: Settings, environ: Mapping[str, str]) -> dict[str, Ups
     }
 
 
+def serves_claude(upstreams: Mapping[str, Endpoint]) -> bool:
+    """Whether Claude Code gets an answer from a provider, not only from the echo."""
+    return any(u.kind != echo.KIND and MESSAGES in u.dialects for u in upstreams.values())
+
+
 def make_admission(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Admission:
     """Routes, prices and billing. Raises ConfigError for a route to an upstream that does not exist."""
     routing = make_routing(settings, upstreams)
@@ -77,8 +90,8 @@ def make_admission(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Adm
 
 
 def make_routing(settings: Settings, upstreams: Mapping[str, Endpoint]) -> RoutingTable:
-    """The operator's routes, or each kind's usual models without any; the echo models last, so that they can be
-    routed elsewhere."""
+    """The operator's routes, or each kind's usual models without any. The echo models always work, whatever patterns
+    there are; only a route of the very name sends one elsewhere."""
     routes = []
     for number, route in enumerate(settings.routes, 1):
         for name in route.upstreams:
@@ -89,9 +102,14 @@ def make_routing(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Routi
     usual = default_routes([(u.name, u.kind) for u in upstreams.values()])
     echoes = [route for route in usual if route.pattern in ECHO_MODELS]
     if not routes:
-        # The echo's exact names stand before the patterns that would catch them.
         return RoutingTable([*echoes, *(route for route in usual if route not in echoes)])
-    return RoutingTable([*routes, *echoes])
+    named = {route.pattern for route in routes}
+    for model in echoes:
+        if model.pattern not in named:
+            # Before the pattern that would catch it, else last: GET /v1/models has the same order.
+            catching = (at for at, route in enumerate(routes) if matches(route.pattern, model.pattern))
+            routes.insert(next(catching, len(routes)), model)
+    return RoutingTable(routes)
 
 
 def make_prices(settings: Settings, routing: RoutingTable) -> PriceBook:
@@ -129,3 +147,135 @@ def make_names(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Names:
         [name for provider in providers for name in Catalogue.load().models(provider)] if wanted and providers else []
     )
     return Names(settings.prices, listed)
+
+
+# --- connections -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def make_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
+    """The session to all upstreams, with aiohttp's defaults put right (reliability.md section 3)."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15, ttl_dns_cache=60)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.limits.connect_ms / 1000),
+        max_line_size=settings.limits.header_bytes,
+        max_field_size=settings.limits.header_bytes,
+        read_bufsize=65_536,
+    ) as session:
+        yield session
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Bound sockets, whose small send buffer every connection inherits: a client that never reads would otherwise
+    hold megabytes of the kernel's memory. A name may have an address that this machine does not (localhost without
+    IPv6); one that can be bound is enough."""
+    server = settings.server
+    made: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            try:
+                made.append(_bound(family, address, settings.limits.send_buffer_bytes))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error
+        if absent is not None and not made:
+            raise absent
+    except OSError as error:
+        close_all(made)
+        raise ConfigError(bind_sentence(error, server.host, server.port)) from None
+    return made
+
+
+def _bound(family: int, address: Any, send_buffer_bytes: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_sentence(error: OSError, host: str, port: int) -> str:
+    """What is wrong with an address that can't be bound, and the mend."""
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"server.port {port} on {host} is in use by another program; stop that one or choose another with --port."
+        )
+    if error.errno == errno.EACCES:
+        return f"server.port {port} may not be opened by this user; choose one above 1023 with --port."
+    return f"server.host {host!r} is no address of this machine ({error.strerror or error}); set it with --host."
+
+
+def base_url(settings: Settings, port: int) -> str:
+    """The address that clients on this machine reach the server by."""
+    host = settings.server.host
+    scheme = "https" if settings.server.tls_certificate else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def close_all(sockets: Iterable[socket.socket]) -> None:
+    """Close the sockets; harmless to repeat."""
+    for sock in sockets:
+        sock.close()
+
+
+def make_tls(settings: Settings) -> ssl.SSLContext | None:
+    """The context of https, None for http. Raises ConfigError for files that can't be used."""
+    if settings.server.tls_certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.server.tls_certificate, settings.server.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"server.tls_certificate and server.tls_key can't be used: {error.strerror or error}."
+        ) from None
+    return context
+
+
+def make_hosts(settings: Settings) -> frozenset[str] | None:
+    """The Host names that are answered, None for all: a web page must not reach a local proxy by DNS rebinding."""
+    server = settings.server
+    if server.allowed_hosts:
+        return frozenset(host.lower() for host in server.allowed_hosts)
+    if server.trusted_proxies or server.tls_certificate:
+        return None
+    return frozenset({"localhost", "127.0.0.1", "[::1]", server.host.lower()})
+
+
+def make_patience(settings: Settings) -> Patience:
+    """How long a call may make no progress."""
+    limits = settings.limits
+    return Patience(
+        first_byte_ms=limits.first_byte_ms,
+        stream_idle_ms=limits.stream_idle_ms,
+        client_stall_ms=limits.client_stall_ms,
+        call_ms=limits.call_ms,
+        drain_ms=settings.billing.drain_ms,
+    )
+
+
+def make_exchange_limits(settings: Settings) -> ExchangeLimits:
+    """What a call may carry."""
+    limits = settings.limits
+    return ExchangeLimits(
+        body_bytes=limits.body_bytes,
+        body_idle_ms=limits.body_idle_ms,
+        event_bytes=limits.event_bytes,
+        json_reply_bytes=limits.json_reply_bytes,
+        json_buffer_bytes=limits.json_buffer_bytes,
+        drain_ms=settings.billing.drain_ms,
+    )

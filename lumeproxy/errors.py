@@ -17,7 +17,7 @@ a message may be logged and is shown to the caller.
     │   ├── BodyTimeout        408  the body did not arrive
     │   ├── UpgradeRequired    426  a WebSocket is not offered; Codex falls back to HTTP at once
     │   └── InvalidRequest     400  bad JSON, missing model
-    ├── UpstreamError
+    ├── UpstreamError          502  the provider's answer can't be passed on
     │   ├── Unreachable        503  no upstream could be reached
     │   └── CredentialRejected 502  the upstream refused the operator's own credential or balance
     ├── StoreUnavailable       503  the database cannot take the call's hold; nothing was sent upstream
@@ -141,6 +141,7 @@ class UpstreamError(LumeError):
 
     status = 502
     code = "upstream_error"
+    final = True
 
 
 class Unreachable(UpstreamError):
@@ -148,6 +149,7 @@ class Unreachable(UpstreamError):
 
     status = 503
     code = "upstream_unreachable"
+    final = False
 
 
 class CredentialRejected(UpstreamError):
@@ -155,7 +157,6 @@ class CredentialRejected(UpstreamError):
 
     status = 502
     code = "upstream_credential_rejected"
-    final = True
 
 
 class StoreUnavailable(LumeError):

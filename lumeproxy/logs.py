@@ -6,7 +6,9 @@ asyncio) are let through as event names and exception types only: their messages
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from structlog.typing import FilteringBoundLogger, WrappedLogger
 from lumeproxy.clock import Clock
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# Our keys, of which the public id may stay, and those of the providers.
+_SECRET = re.compile(r"(lume_[0-9A-Za-z]{8})_[0-9A-Za-z]+|\b(sk-)[0-9A-Za-z_-]{12,}")
 
 
 class Output:
@@ -29,11 +33,11 @@ class Output:
         self._stream = stream
 
     def msg(self, line: str) -> None:
-        """Write one line; a reader that has gone away (a closed pipe) does not stop the server."""
+        """Write one line; a reader that has gone away or a full disk does not stop the server, nor fail a call."""
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             return
 
     debug = info = warning = error = critical = exception = msg
@@ -43,11 +47,11 @@ def make(*, level: str, style: str, clock: Clock, stream: TextIO | None = None) 
     """A logger: `level` of LEVELS, `style` "auto", "console" or "json" (auto: console on a terminal)."""
     stream = sys.stderr if stream is None else stream
     console = style == "console" or (style == "auto" and stream.isatty())
-    processors: list[Any] = [_stamp(clock, console=console), structlog.processors.add_log_level]
+    processors: list[Any] = [_stamp(clock, console=console), structlog.processors.add_log_level, _without_secrets]
     if console:
         processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=18, sort_keys=False))
     else:
-        processors += [structlog.processors.format_exc_info, _json]
+        processors.append(_json)
     logger: FilteringBoundLogger = structlog.wrap_logger(
         Output(stream),
         processors=processors,
@@ -70,8 +74,22 @@ def _stamp(clock: Clock, *, console: bool) -> Callable[[WrappedLogger, str, Any]
     return stamp
 
 
+def _without_secrets(_logger: WrappedLogger, _method: str, event: Any) -> Any:
+    """A second fence: no value should hold a key, but a path is the caller's, who may have put one there. A traceback
+    may quote a request, so none is written, whoever asks for it."""
+    event.pop("exc_info", None)
+    for name, value in event.items():
+        if isinstance(value, str) and ("lume_" in value or "sk-" in value):
+            event[name] = _SECRET.sub(r"\1\2…", value)
+    return event
+
+
 def _json(_logger: WrappedLogger, _method: str, event: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    head = {name: event.pop(name) for name in ("time_ms", "level", "event")}
+    try:
+        return msgspec.json.encode(head | event, enc_hook=str).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, from a path or an argument that was not UTF-8
+        return json.dumps(head | event, default=str)
 
 
 class Bridge(logging.Handler):

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lumeproxy.errors import ConfigError
@@ -25,6 +25,11 @@ ENV_PREFIX = "LUMEPROXY_"
 PLAIN_VARIABLES = frozenset({"LUMEPROXY_DATA", "LUMEPROXY_CONFIG"})  # read before any section exists
 
 PositiveInt = Annotated[int, Field(gt=0)]
+NotNegativeInt = Annotated[int, Field(ge=0)]
+# "" in a file is the same as a setting that is left out, so that the example can be enabled line by line.
+OptionalText = Annotated[str | None, BeforeValidator(lambda value: None if value == "" else value)]
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: None if value == "" else value)]
 PositiveDecimal = Annotated[Decimal, Field(ge=0)]
 
 
@@ -40,8 +45,8 @@ class Server(_Section):
     data: Path = Path()
     trusted_proxies: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
+    tls_certificate: OptionalPath = None
+    tls_key: OptionalPath = None
     drain_s: Annotated[int, Field(ge=0, le=3600)] = 25
 
     @field_validator("trusted_proxies")
@@ -57,9 +62,9 @@ class Upstream(_Section):
 
     kind: Literal["anthropic", "openai", "echo"]
     base_url: str = ""
-    api_key: SecretStr | None = None
-    api_key_env: str | None = None
-    api_key_file: Path | None = None
+    api_key: OptionalSecret = None
+    api_key_env: OptionalText = None
+    api_key_file: OptionalPath = None
     dialects: tuple[Literal["anthropic_messages", "openai_responses", "openai_chat"], ...] = ()
 
     @field_validator("base_url")
@@ -75,7 +80,7 @@ class Route(_Section):
 
     model: Annotated[str, Field(min_length=1)]
     upstreams: Annotated[tuple[str, ...], Field(min_length=1)]
-    upstream_model: str | None = None
+    upstream_model: OptionalText = None
 
 
 class ModelPrice(_Section):
@@ -113,6 +118,8 @@ class Limits(_Section):
     stream_idle_ms: PositiveInt = 300_000
     client_stall_ms: PositiveInt = 60_000
     call_ms: PositiveInt = 7_200_000
+    calls_per_minute: NotNegativeInt = 0
+    concurrent_calls: NotNegativeInt = 2_000
     event_bytes: PositiveInt = 131_072
     json_reply_bytes: PositiveInt = 32 * 1024 * 1024
     json_buffer_bytes: PositiveInt = 262_144
@@ -161,7 +168,7 @@ def load(
     file = config or (Path(environ["LUMEPROXY_CONFIG"]) if environ.get("LUMEPROXY_CONFIG") else None)
     if file is None and (folder / CONFIG_NAME).is_file():
         file = folder / CONFIG_NAME
-    tree = _read_toml(file) if file is not None else {}
+    tree = _anchored(_read_toml(file), file.parent.absolute()) if file is not None else {}
     server: dict[str, Any] = {"data": folder}
     server |= {} if host is None else {"host": host}
     server |= {} if port is None else {"port": port}
@@ -228,6 +235,17 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"The configuration file {file} can't be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid TOML: {error}.") from None
+
+
+def _anchored(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The document with the paths of files that it names taken from its own folder, wherever the process was started."""
+    server, upstreams = tree.get("server"), tree.get("upstreams")
+    tables = [server, *(upstreams.values() if isinstance(upstreams, dict) else ())]
+    for table in tables:
+        for name in ("tls_certificate", "tls_key", "api_key_file"):
+            if isinstance(table, dict) and isinstance(table.get(name), str) and table[name]:
+                table[name] = folder / Path(table[name]).expanduser()
+    return tree
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:

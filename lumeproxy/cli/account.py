@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from lumeproxy.cli.output import Amount, dollars, emit_json, table, when
+from lumeproxy.cli.key import state
+from lumeproxy.cli.output import Amount, amounts, dollars, emit_json, table, when
 from lumeproxy.cli.reach import Reach, data_options
+from lumeproxy.clock import Clock
 
 
 @click.group()
@@ -43,19 +45,14 @@ def list_(data: Path | None, config: Path | None, as_json: bool) -> None:
     elif not found:
         click.echo("No accounts yet. Make one: lumeproxy account create NAME --credit 10")
     else:
+        balances = amounts([a["balance_nanousd"] for a in found])
+        held = amounts([a["held_nanousd"] for a in found])
         rows = [
-            (
-                a["account"],
-                a["status"],
-                dollars(a["balance_nanousd"]),
-                dollars(a["held_nanousd"]),
-                when(a["created_ms"]),
-                a["reason"],
-            )
-            for a in found
+            (a["account"], a["status"], balance, set_aside, when(a["created_ms"]), a["reason"])
+            for a, balance, set_aside in zip(found, balances, held, strict=True)
         ]
         columns = ("account", "status", "balance", "held", "created", "reason")
-        click.echo(table(columns, rows, right=("balance", "held"), flexible="reason"))
+        click.echo(table(columns, rows, right=("balance", "held"), flexible=("account", "reason")))
 
 
 @account.command()
@@ -72,11 +69,9 @@ def show(name: str, data: Path | None, config: Path | None, as_json: bool) -> No
     if not found["keys"]:
         click.echo(f"\nNo keys yet. Make one: lumeproxy key create {found['account']}")
         return
-    rows = [
-        (k["id"], k["name"] or "-", when(k["expires_ms"]), "revoked" if k["revoked_ms"] else "in force")
-        for k in found["keys"]
-    ]
-    click.echo("\n" + table(("key", "name", "expires", "state"), rows, flexible="name"))
+    now_ms = Clock().now_ms()
+    rows = [(k["id"], k["name"] or "-", when(k["expires_ms"]), state(k, now_ms)) for k in found["keys"]]
+    click.echo("\n" + table(("key", "name", "expires", "state"), rows, flexible=("name",)))
 
 
 @account.command()
@@ -113,7 +108,7 @@ def _change(operation: str, reach: Reach, **arguments: Any) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    because = f" ({found['reason']})" if found["reason"] else ""
+    because = f": {found['reason']}" if found["status"] == "suspended" else ""
     click.echo(f"Account {found['account']} is {found['status']}{because}.")
     held = f", {dollars(found['held_nanousd'])} of it held by running calls" if found["held_nanousd"] else ""
     click.echo(f"Balance {dollars(found['balance_nanousd'])}{held}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lumeproxy.cli.output import Amount, dollars, emit_json, table, when
+from lumeproxy.cli.output import Amount, amounts, dollars, emit_json, table, when
 from lumeproxy.cli.reach import Reach, data_options
 
 
@@ -51,7 +51,7 @@ def balance(account: str, data: Path | None, config: Path | None, as_json: bool)
 
 @credit.command()
 @click.argument("account")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, metavar="N", help="How many [100].")
 @data_options
 def entries(account: str, limit: int, data: Path | None, config: Path | None, as_json: bool) -> None:
     """List an account's entries, newest first."""
@@ -62,7 +62,9 @@ def entries(account: str, limit: int, data: Path | None, config: Path | None, as
     elif not found:
         click.echo("No entries yet.")
     else:
+        moved = amounts([e["amount_nanousd"] for e in found])
         rows = [
-            (when(e["time_ms"]), e["kind"], dollars(e["amount_nanousd"]), e["call_id"] or "-", e["note"]) for e in found
+            (when(e["time_ms"]), e["kind"], amount, e["call_id"] or "-", e["note"])
+            for e, amount in zip(found, moved, strict=True)
         ]
-        click.echo(table(("time", "kind", "amount", "call", "note"), rows, right=("amount",), flexible="note"))
+        click.echo(table(("time", "kind", "amount", "call", "note"), rows, right=("amount",), flexible=("note",)))

@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
-from lumeproxy.cli.output import duration_ms, emit_json, table, when
+from lumeproxy.cli.output import Duration, emit_json, table, when
 from lumeproxy.cli.reach import Reach, data_options
 from lumeproxy.clock import Clock
+
+# Where a server listens that nobody told otherwise; for the instructions when none runs.
+DEFAULT_URL = "http://127.0.0.1:8787"
 
 
 @click.group()
@@ -20,13 +23,13 @@ def key() -> None:
 @key.command()
 @click.argument("account")
 @click.option("--name", default="", help="What the key is for.")
-@click.option("--expires", help="When it ends: 30d, 12h.")
-@click.option("--model", "models", multiple=True, help="Model or pattern that it may use; repeatable.")
+@click.option("--expires", type=Duration(), metavar="DURATION", help="How long it is valid: 30d, 12h [for ever].")
+@click.option("--model", "models", multiple=True, metavar="PATTERN", help="What it may use; repeatable [all models].")
 @data_options
 def create(
     account: str,
     name: str,
-    expires: str | None,
+    expires: int | None,
     models: tuple[str, ...],
     data: Path | None,
     config: Path | None,
@@ -34,7 +37,7 @@ def create(
 ) -> None:
     """Create a key; it is shown once."""
     reach = Reach(data, config, as_json)
-    expires_ms = None if expires is None else Clock().now_ms() + duration_ms(expires)
+    expires_ms = None if expires is None else Clock().now_ms() + expires
     made = reach.run("key.create", account=account, name=name, expires_ms=expires_ms, models=list(models))
     _show_new(reach, made)
 
@@ -51,6 +54,7 @@ def list_(account: str | None, data: Path | None, config: Path | None, as_json: 
     elif not found:
         click.echo("No keys yet. Make one: lumeproxy key create ACCOUNT")
     else:
+        now_ms = Clock().now_ms()
         columns = ("id", "account", "name", "ends with", "created", "expires", "state", "models")
         rows = [
             (
@@ -60,19 +64,19 @@ def list_(account: str | None, data: Path | None, config: Path | None, as_json: 
                 "…" + k["last4"],
                 when(k["created_ms"])[:10],
                 when(k["expires_ms"])[:10],
-                "revoked" if k["revoked_ms"] else "in force",
+                state(k, now_ms),
                 ", ".join(k["models"]) or "all",
             )
             for k in found
         ]
-        click.echo(table(columns, rows, flexible="models"))
+        click.echo(table(columns, rows, flexible=("account", "name", "models")))
 
 
 @key.command()
 @click.argument("id")
 @data_options
 def revoke(id: str, data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Revoke a key at once."""
+    """Revoke a key; its running calls end within a second."""
     reach = Reach(data, config, as_json)
     ended = reach.run("key.revoke", id=id)
     if reach.as_json:
@@ -83,20 +87,39 @@ def revoke(id: str, data: Path | None, config: Path | None, as_json: bool) -> No
 
 @key.command()
 @click.argument("id")
-@click.option("--overlap", default="0s", show_default=True, help="How long the old key stays valid: 24h, 7d.")
+@click.option("--overlap", type=Duration(), default=0, metavar="DURATION",
+              help="How long the old key stays valid: 24h, 7d [it ends at once].")  # fmt: skip
 @data_options
-def rotate(id: str, overlap: str, data: Path | None, config: Path | None, as_json: bool) -> None:
+def rotate(id: str, overlap: int, data: Path | None, config: Path | None, as_json: bool) -> None:
     """Replace a key by a new one with the same name, models and expiry."""
     reach = Reach(data, config, as_json)
-    made = reach.run("key.rotate", id=id, overlap_ms=duration_ms(overlap))
+    made = reach.run("key.rotate", id=id, overlap_ms=overlap)
     _show_new(reach, made)
+    if not reach.as_json:
+        end = f"stays valid until {when(Clock().now_ms() + overlap)}" if overlap else "is revoked"
+        click.echo(f"The old key {id} {end}.")
+
+
+def state(shown: dict[str, Any], now_ms: int) -> str:
+    """Whether a key can be used, in a word or two."""
+    revoked_ms, expires_ms = shown["revoked_ms"], shown["expires_ms"]
+    if revoked_ms is not None and revoked_ms <= now_ms:
+        return "revoked"
+    if expires_ms is not None and expires_ms <= now_ms:
+        return "expired"
+    return "in force" if revoked_ms is None else f"until {when(revoked_ms)[5:]}"
 
 
 def _show_new(reach: Reach, made: dict[str, Any]) -> None:
     if reach.as_json:
         emit_json(made)
         return
+    running = reach.server_url()
+    url = running or DEFAULT_URL
     click.echo(f"Key {made['id']} of {made['account']}, shown only now:\n\n    {made['key']}\n")
     click.echo("Connect Claude Code:\n")
-    click.echo(f"    export ANTHROPIC_BASE_URL=http://127.0.0.1:8787 ANTHROPIC_AUTH_TOKEN={made['key']}\n")
-    click.echo("OpenAI clients: base URL http://127.0.0.1:8787/v1 and this key (use your server's own address).")
+    click.echo(f"    export ANTHROPIC_BASE_URL={url}")
+    click.echo(f"    export ANTHROPIC_AUTH_TOKEN={made['key']}\n")
+    click.echo(f"OpenAI clients: base URL {url}/v1 and this key.")
+    if running is None:
+        click.echo("No server runs here now, so this is the default address; use your server's own if it differs.")

@@ -31,13 +31,15 @@ from lumeproxy.errors import ConfigError, LumeError
 @serve_options
 @data_options
 @click.pass_context
-def tree(context: click.Context, /, **options: object) -> None:
+def tree(context: click.Context, /, **options: object) -> int | None:
     """Keys, prepaid credit and exact metering between coding agents and model providers.
 
     Without a command it serves, as `lumeproxy serve` does.
     """
-    if context.invoked_subcommand is None:
-        context.invoke(serve, **{name: value for name, value in options.items() if name != "as_json"})
+    if context.invoked_subcommand is not None:
+        return None
+    status: int = context.invoke(serve, **{name: value for name, value in options.items() if name != "as_json"})
+    return status
 
 
 for command in (serve, account, key, credit, usage, audit, backup):

@@ -5,53 +5,85 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import click
 
+from lumeproxy.clock import Clock
 from lumeproxy.core.money import format_usd, parse_usd
 
 WIDTH = 100
+LEAST = 6  # columns that a narrowed column keeps
 _GAP = 2
-_DURATION = re.compile(r"(\d{1,9})([smhdw])")
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+MAX_DURATION_MS = 100 * 366 * _UNIT_MS["d"]
 
 
 def emit_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """One JSON document on standard output, in ASCII so that no terminal's encoding can spoil it."""
+    click.echo(json.dumps(value, indent=2))
+
+
+# --- tables ------------------------------------------------------------------------------------------------------------
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), flexible: str = ""
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), flexible: Sequence[str] = ()
 ) -> str:
-    """Aligned columns under their names; those named `right` are right-aligned, the `flexible` one gives way when the
-    table would be wider than WIDTH."""
-    widths = [max(len(name), *(len(row[i]) for row in rows)) if rows else len(name) for i, name in enumerate(columns)]
-    spare = WIDTH - sum(widths) - _GAP * (len(columns) - 1)
-    if spare < 0:
-        order = [columns.index(flexible)] if flexible in columns else []
-        order += sorted((i for i in range(len(columns)) if columns[i] not in right), key=lambda i: -widths[i])
-        for i in order:
-            cut = min(-spare, widths[i] - max(6, len(columns[i])))
-            if cut > 0:
-                widths[i] -= cut
-                spare += cut
-            if spare >= 0:
-                break
-    lines = [_line(list(columns), widths, columns, right)]
-    lines += [_line(row, widths, columns, right) for row in rows]
-    return "\n".join(lines)
+    """Aligned columns under their names; those named `right` are right-aligned. Where the table would be wider than
+    WIDTH, the widest of the `flexible` ones give way, then of all that are not `right`."""
+    lines = [list(columns), *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(_width(line[i]) for line in lines) for i in range(len(columns))]
+    for names in (flexible, [name for name in columns if name not in right]):
+        _narrow(widths, columns, [columns.index(name) for name in names])
+    return "\n".join(_line(line, widths, columns, right) for line in lines)
+
+
+def _narrow(widths: list[int], columns: Sequence[str], candidates: Sequence[int]) -> None:
+    """Take the excess from the widest candidates, a column at a time, so that none loses more than it must."""
+    for _ in range(sum(widths) + _GAP * (len(widths) - 1) - WIDTH):
+        wide = [i for i in candidates if widths[i] > max(LEAST, len(columns[i]))]
+        if not wide:
+            return
+        widths[max(wide, key=lambda i: widths[i])] -= 1
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], columns: Sequence[str], right: Sequence[str]) -> str:
     shown = []
     for cell, width, name in zip(cells, widths, columns, strict=True):
-        text = cell if len(cell) <= width else cell[: width - 1] + "…"
-        shown.append(text.rjust(width) if name in right else text.ljust(width))
+        text = _cut(cell, width)
+        space = " " * (width - _width(text))
+        shown.append(space + text if name in right else text + space)
     return (" " * _GAP).join(shown).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    if _width(text) <= width:
+        return text
+    while _width(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def _width(text: str) -> int:
+    """How many columns a terminal gives the text: two for wide characters, none for combining ones."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def _printable(text: str) -> str:
+    """A cell without line breaks and escape sequences: a model's name is whatever a client sent."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
+# --- values ------------------------------------------------------------------------------------------------------------
 
 
 def dollars(nanousd: int) -> str:
@@ -59,11 +91,21 @@ def dollars(nanousd: int) -> str:
     return format_usd(nanousd)
 
 
+def amounts(column: Sequence[int]) -> list[str]:
+    """Amounts that stand below each other: as many decimals each as the one with most, up to six."""
+    shown = [format_usd(nanousd) for nanousd in column]
+    decimals = max((min(6, len(text.partition(".")[2])) for text in shown), default=2)
+    return [text + "0" * (decimals - len(text.partition(".")[2])) for text in shown]
+
+
 def when(time_ms: int | None) -> str:
     """A local time to the minute, or a dash."""
     if time_ms is None:
         return "-"
-    return datetime.datetime.fromtimestamp(time_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.datetime.fromtimestamp(time_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return "never"
 
 
 def count(number: int) -> str:
@@ -71,22 +113,40 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def short_count(number: int) -> str:
+    """A count of at most seven characters: from a million on in millions, with three digits."""
+    if number < 1_000_000:
+        return count(number)
+    return f"{Decimal(number) / 1_000_000:.3g}M" if number < 999_500_000 else f"{number // 1_000_000:,}M"
+
+
+def plural(number: int, noun: str) -> str:
+    """ "1 call", "2 calls"."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+# --- arguments ---------------------------------------------------------------------------------------------------------
+
+
 def duration_ms(text: str) -> int:
-    """Milliseconds of "30d", "12h", "90m". Raises click.BadParameter."""
+    """Milliseconds of "30d", "12h", "90m". Raises ValueError with a sentence."""
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
-        raise click.BadParameter(f"{text!r} is no duration; write 30d, 12h or 90m.")
-    return int(match[1]) * _UNIT_MS[match[2]]
+        raise ValueError(f"{text!r} is no duration; write 30d, 12h or 90m")
+    duration = int(match[1]) * _UNIT_MS[match[2]]
+    if duration > MAX_DURATION_MS:
+        raise ValueError(f"{text!r} is longer than 100 years")
+    return duration
 
 
 def since_ms(text: str, now_ms: int) -> int:
-    """The start of a period: a duration back from now, or a local date. Raises click.BadParameter."""
+    """The start of a period: a duration back from now, or a local date. Raises ValueError with a sentence."""
     if _DURATION.fullmatch(text.strip().lower()):
         return now_ms - duration_ms(text)
     try:
-        return int(datetime.datetime.fromisoformat(text).astimezone().timestamp()) * 1000
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{text!r} is no period; write 7d, 24h or 2026-11-24.") from None
+        return int(datetime.datetime.fromisoformat(text.strip()).astimezone().timestamp()) * 1000
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{text!r} is no period; write 7d, 24h or 2026-11-24") from None
 
 
 class Amount(click.ParamType[int]):
@@ -100,6 +160,33 @@ class Amount(click.ParamType[int]):
             return value
         try:
             return parse_usd(Decimal(str(value).strip().removeprefix("$")))
-        except (ValueError, InvalidOperation) as error:
-            reason = str(error) if isinstance(error, ValueError) else f"{value!r} is not an amount"
-            self.fail(f"{reason}.", param, ctx)
+        except InvalidOperation:
+            self.fail(f"{value!r} is not an amount.", param, ctx)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+class Duration(click.ParamType[int]):
+    """A span of time on the command line, as milliseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The span; a value that is none is a usage error."""
+        try:
+            return value if isinstance(value, int) else duration_ms(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+class Since(click.ParamType[int]):
+    """The start of a period on the command line, as epoch milliseconds."""
+
+    name = "start"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The start; a value that is none is a usage error."""
+        try:
+            return value if isinstance(value, int) else since_ms(str(value), Clock().now_ms())
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from lumeproxy.errors import ConfigError
+from lumeproxy.errors import ConfigError, LumeError
 from lumeproxy.folder import data_folder
 
 T = TypeVar("T")
@@ -23,13 +23,19 @@ PATIENCE_S = 5.0
 PAUSE_S = 0.1
 
 
+def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--data and --config: where everything is."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    function = click.option("--config", type=file, help="Configuration file [config.toml in the data folder].")(
+        function
+    )
+    # Not asked to be a folder: what is wrong with it is said where it is opened, in one sentence.
+    return click.option("--data", type=click.Path(path_type=Path), help="Data folder [the user's own].")(function)
+
+
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--data, --config and --json, on every command that needs the data."""
-    function = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
-    function = click.option(
-        "--config", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file (TOML)."
-    )(function)
-    return click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder.")(function)
+    return place_options(click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function))
 
 
 def inherited(name: str, value: T | None) -> T | None:
@@ -52,6 +58,16 @@ class Reach:
     def run(self, operation: str, **arguments: Any) -> Any:
         """Carry out an operation and return its answer. Raises LumeError kinds."""
         return asyncio.run(self._run(operation, arguments))
+
+    def server_url(self) -> str | None:
+        """Where clients reach the running server, None when none runs."""
+        from lumeproxy.dashboard.control import NotRunning, call
+
+        try:
+            url = asyncio.run(call(self.folder, "server.show", {}))["base_url"]
+        except (NotRunning, LumeError):  # none, or one of a version that can't say
+            return None
+        return url if isinstance(url, str) else None
 
     async def _run(self, operation: str, arguments: dict[str, Any]) -> Any:
         from lumeproxy.dashboard.control import NotRunning, call

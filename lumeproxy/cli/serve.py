@@ -9,29 +9,36 @@ from typing import Any
 
 import click
 
-from lumeproxy.cli.reach import inherited
+from lumeproxy.cli.reach import inherited, place_options
+from lumeproxy.folder import config_file
 
 
 def serve_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of serving that are not the data's: where to listen."""
-    function = click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on [8787].")(function)
-    return click.option("--host", help="Address to listen on [127.0.0.1].")(function)
+    function = click.option(
+        "--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port to listen on [8787]; 0 takes a free one."
+    )(function)
+    return click.option("--host", metavar="HOST", help="Address to listen on [127.0.0.1].")(function)
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file (TOML).")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder.")
 @serve_options
+@place_options
 def serve(config: Path | None, data: Path | None, host: str | None, port: int | None) -> int:
-    """Serve the API until a signal."""
+    """Serve the API until a signal.
+
+    The first start makes the data folder, an account with credit, and a key, which is shown once.
+    """
     from lumeproxy import app, settings
 
     environ = dict(os.environ)
+    config = inherited("config", config)
     given = settings.load(
-        config=inherited("config", config),
+        config=config,
         data=inherited("data", data),
         host=inherited("host", host),
         port=inherited("port", port),
         environ=environ,
     )
-    return app.serve(given, environ)
+    file = config_file(config, given.server.data, environ)
+    return app.serve(given, environ, config=file, say=click.echo)

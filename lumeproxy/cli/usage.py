@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from lumeproxy.cli.output import count, dollars, emit_json, since_ms, table, when
+from lumeproxy.cli.output import Since, amounts, count, dollars, emit_json, plural, short_count, table, when
 from lumeproxy.cli.reach import Reach, data_options
-from lumeproxy.clock import Clock
 
 # On a terminal; `--json` and `--limit` give more.
 SHOWN_ROWS = 50
@@ -17,13 +16,20 @@ SHOWN_ROWS = 50
 
 @click.command()
 @click.argument("account", required=False)
-@click.option("--since", help="Start: 7d, 24h, 2026-11-24.")
-@click.option("--by", type=click.Choice(["model", "key", "day", "session", "upstream", "account"]), help="Sum up by.")
-@click.option("--limit", type=click.IntRange(1, 10_000), help=f"Newest records [{SHOWN_ROWS}; all with --json].")
+@click.option("--since", type=Since(), metavar="START", help="From when on: 7d, 24h, 2026-11-24.")
+@click.option(
+    "--by",
+    type=click.Choice(["model", "key", "day", "session", "upstream", "account"]),
+    metavar="GROUP",
+    help="Sum up by model, key, day, session, upstream or account.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), metavar="N", help=f"Newest calls [{SHOWN_ROWS}; 10,000 with --json]."
+)
 @data_options
 def usage(
     account: str | None,
-    since: str | None,
+    since: int | None,
     by: str | None,
     limit: int | None,
     data: Path | None,
@@ -32,50 +38,61 @@ def usage(
 ) -> None:
     """List calls, newest first, or sum them up."""
     reach = Reach(data, config, as_json)
-    start_ms = None if since is None else since_ms(since, Clock().now_ms())
+    nothing = "No calls yet." if since is None else "No calls in that time."
     if by is not None:
-        sums = reach.run("usage.totals", by=by, account=account, since_ms=start_ms)
+        sums = reach.run("usage.totals", by=by, account=account, since_ms=since)
         if reach.as_json:
             emit_json(sums)
         else:
-            click.echo(_totals(by, sums) if sums else "No calls yet.")
+            click.echo(_totals(by, sums) if sums else nothing)
         return
-    if limit is None and not reach.as_json:
-        limit = SHOWN_ROWS
-    records = reach.run("usage.list", account=account, since_ms=start_ms, limit=limit)
+    shown = limit or SHOWN_ROWS
+    # One more than is shown tells whether there are more.
+    records = reach.run("usage.list", account=account, since_ms=since, limit=limit if reach.as_json else shown + 1)
     if reach.as_json:
         emit_json(records)
+    elif not records:
+        click.echo(nothing)
     else:
-        click.echo(_records(records) if records else "No calls yet. The README shows a first one.")
+        click.echo(_records(records[:shown], of_one=account is not None, more=len(records) > shown))
 
 
-def _records(records: list[dict[str, Any]]) -> str:
-    columns = ("time", "account", "model", "ending", "input", "cached", "written", "output", "cost", "")
-    rows = [
+def _records(records: list[dict[str, Any]], *, of_one: bool, more: bool) -> str:
+    """A line a call; counts from a million on are shortened, `--json` has them all."""
+    columns: tuple[str, ...] = ("time", "account", "model", "ending", "input", "cached", "written", "output", "cost")
+    costs = amounts([r["cost_nanousd"] for r in records])
+    rows: list[tuple[str, ...]] = [
         (
             when(r["time_ms"])[5:],
             r["account"],
             r["model"],
             r["ending"],
-            count(r["input_tokens"]),
-            count(r["cache_read_tokens"]),
-            count(r["cache_write_5m_tokens"] + r["cache_write_1h_tokens"]),
-            count(r["output_tokens"]),
-            dollars(r["cost_nanousd"]),
-            "estimated" if r["estimated"] else "",
+            short_count(r["input_tokens"]),
+            short_count(r["cache_read_tokens"]),
+            short_count(r["cache_write_5m_tokens"] + r["cache_write_1h_tokens"]),
+            short_count(r["output_tokens"]),
+            ("~" if r["estimated"] else "") + cost,
         )
-        for r in records
+        for r, cost in zip(records, costs, strict=True)
     ]
-    total = sum(r["cost_nanousd"] for r in records)
-    return (
-        table(columns, rows, right=("input", "cached", "written", "output", "cost"), flexible="model")
-        + f"\n\n{len(records)} calls, {dollars(total)}"
-    )
+    if of_one:
+        columns, rows = _without(columns, 1), [_without(row, 1) for row in rows]
+    shown = table(columns, rows, right=columns[-5:], flexible=("account", "model") if not of_one else ("model",))
+    total = f"{plural(len(records), 'call')}, {dollars(sum(r['cost_nanousd'] for r in records))}"
+    notes = ["There are older ones: see --limit and --since." if more else ""]
+    notes.append("~ is estimated." if any(r["estimated"] for r in records) else "")
+    return "\n\n".join([shown, " ".join([total + ".", *filter(None, notes)])])
+
+
+def _without(cells: tuple[str, ...], index: int) -> tuple[str, ...]:
+    return cells[:index] + cells[index + 1 :]
 
 
 def _totals(by: str, sums: list[dict[str, Any]]) -> str:
-    columns = (by, "calls", "input", "cached", "written", "output", "cost")
-    rows = [
+    name = "day (UTC)" if by == "day" else by
+    columns = (name, "calls", "input", "cached", "written", "output", "cost")
+    costs = amounts([s["cost_nanousd"] for s in sums])
+    rows: list[tuple[str, ...]] = [
         (
             str(s[by]) or "-",
             count(s["calls"]),
@@ -83,9 +100,9 @@ def _totals(by: str, sums: list[dict[str, Any]]) -> str:
             count(s["cache_read_tokens"]),
             count(s["cache_write_5m_tokens"] + s["cache_write_1h_tokens"]),
             count(s["output_tokens"]),
-            dollars(s["cost_nanousd"]),
+            cost,
         )
-        for s in sums
+        for s, cost in zip(sums, costs, strict=True)
     ]
     calls, total = sum(s["calls"] for s in sums), sum(s["cost_nanousd"] for s in sums)
-    return table(columns, rows, right=columns[1:], flexible=by) + f"\n\n{count(calls)} calls, {dollars(total)}"
+    return table(columns, rows, right=columns[1:], flexible=(name,)) + f"\n\n{plural(calls, 'call')}, {dollars(total)}."

@@ -47,11 +47,12 @@ def text_tokens(text: str) -> int:
     return max(1, hundredths // 100)
 
 
-def body_tokens(body: bytes) -> int:
-    """Tokens of a request body, roughly and fast: by its bytes, attachments by their own measure."""
+def body_tokens(body: bytes, *, has_attachments: bool) -> int:
+    """Tokens of a request body, roughly and fast: by its bytes; where it may have attachments, those are looked for and
+    count by their own measure."""
     size = len(body)
     attached = 0
-    if b"base64" in body:
+    if has_attachments:
         for run in _ATTACHMENT.finditer(body):
             length = run.end() - run.start()
             size -= length

@@ -4,7 +4,7 @@ In: how the call ended and what the meter had read. Out: the usage to charge and
 no balances; the ledger caps what the credit does not cover.
 
     ending             input reported    nothing reported
-    complete           reported          estimate of both sides
+    complete           reported + est.   estimate of both sides
     refused            nothing           nothing
     unreachable        nothing           nothing
     cut_by_upstream    reported + est.   estimate where output was delivered, else nothing
@@ -12,8 +12,9 @@ no balances; the ledger caps what the credit does not cover.
     out_of_credit      reported + est.   estimate of both sides
     interrupted        reported + est.   as cut_by_upstream
 
-"+ est." is an estimate of the delivered output which the upstream had not yet reported. Whatever the row says, an
-upstream's numbers are data, not truth: above the bound, or absurd, they are charged at the bound and flagged.
+"+ est." is an estimate of the delivered output, where the upstream had not yet reported its last number of it (the
+number at the beginning of an answer is not one, also when the answer is complete). Whatever the row says, an upstream's
+numbers are data, not truth: above the bound, or absurd, they are charged at the bound and flagged.
 """
 
 from __future__ import annotations
@@ -94,12 +95,11 @@ def decide(ending: Ending, metered: Metered, limit: Bounds) -> Verdict:
     usage, estimated = metered.usage, False
     if not metered.input_reported:
         usage, estimated = replace(usage, input_tokens=metered.estimated_input_tokens), True
-    output_known = metered.output_final or (ending is Ending.COMPLETE and metered.output_reported)
-    if not output_known and metered.estimated_output_tokens > usage.output_tokens:
+    if not metered.output_final and metered.estimated_output_tokens > usage.output_tokens:
         usage, estimated = replace(usage, output_tokens=metered.estimated_output_tokens), True
-    elif not output_known and not metered.output_reported:
+    elif not metered.output_reported:
         estimated = True
-    bounded = _clamp(usage, limit)
+    bounded = clamp(usage, limit)
     if metered.absurd or bounded != usage:
         return Verdict(bounded, estimated=True, settled_by=SettledBy.BOUND)
     return Verdict(usage, estimated, SettledBy.ESTIMATE if estimated else SettledBy.REPORTED)
@@ -112,7 +112,7 @@ def _owes(ending: Ending, metered: Metered) -> bool:
     return ending in (Ending.COMPLETE, Ending.CUT_BY_CLIENT, Ending.OUT_OF_CREDIT)
 
 
-def _clamp(usage: Usage, limit: Bounds) -> Usage:
+def clamp(usage: Usage, limit: Bounds) -> Usage:
     """The usage cut down to the bound: uncached input goes first, the dearest classes last."""
     over = usage.total_input_tokens - limit.input_tokens
     if over > 0:

@@ -74,7 +74,8 @@ class Asked:
 
     `max_output_tokens`: the caller's own limit, None when not given. `refers_elsewhere`: the request names content
     that is not in its bytes (files, URLs, an earlier response, hosted tools), so the input may be larger than they
-    are. `wants_usage_chunk`: Chat Completions streams only, whether the client itself asked for the usage chunk.
+    are. `has_attachments`: images or files may be carried as base64. `wants_usage_chunk`: Chat Completions streams only,
+    whether the client itself asked for the usage chunk.
     """
 
     model: str
@@ -82,6 +83,7 @@ class Asked:
     max_output_tokens: int | None = None
     terms: Terms = STANDARD_TERMS
     refers_elsewhere: bool = False
+    has_attachments: bool = False
     wants_usage_chunk: bool = False
 
 

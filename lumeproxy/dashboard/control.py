@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, UnixConnector, web
 from structlog.typing import FilteringBoundLogger
 
-from lumeproxy.dashboard.operations import Operations
+from lumeproxy.dashboard.operations import READS, Operations
 from lumeproxy.dashboard.socketpath import SOCKET_NAME, address
-from lumeproxy.errors import LumeError, Missing, Refused, StoreUnavailable
+from lumeproxy.errors import ConfigError, LumeError, Missing, Refused, StoreUnavailable
 from lumeproxy.logs import bug
 
 PATH = "/api/v1/operations/"
@@ -27,7 +27,7 @@ _ERRORS: dict[str, type[LumeError]] = {kind.code: kind for kind in (Missing, Ref
 
 
 class NotRunning(Exception):
-    """No server listens on the data folder's socket."""
+    """No server listens on the data folder's socket, or one that is stopping took the question to its grave."""
 
 
 class ControlSocket:
@@ -40,13 +40,27 @@ class ControlSocket:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Listen. The caller holds the data folder's lock, so a socket file found there is a dead server's."""
+        """Listen. The caller holds the data folder's lock, so a socket file found there is a dead server's.
+
+        Raises ConfigError for a folder that can hold no socket.
+        """
         app = web.Application()
         app.router.add_post(PATH + "{name}", self._handle)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         (self._folder / SOCKET_NAME).unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._bind(sock)
+            await web.SockSite(self._runner, sock).start()
+        except OSError as error:
+            sock.close()
+            raise ConfigError(
+                f"The data folder {self._folder} can't hold a Unix socket ({error.strerror}); choose one on a local disk "
+                "with --data."
+            ) from None
+
+    def _bind(self, sock: socket.socket) -> None:
         before = os.umask(0o177)
         try:
             with address(self._folder) as path:
@@ -54,7 +68,6 @@ class ControlSocket:
         finally:
             os.umask(before)
         sock.setblocking(False)
-        await web.SockSite(self._runner, sock).start()
 
     async def stop(self) -> None:
         """Stop listening and take the file away."""
@@ -67,7 +80,7 @@ class ControlSocket:
         try:
             try:
                 arguments = msgspec.json.decode(await request.read(), type=dict[str, Any])
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 raise Refused("The arguments are not a JSON object.") from None
             answer = await self._operations.run(name, arguments)
         except LumeError as error:
@@ -75,7 +88,7 @@ class ControlSocket:
         except Exception as error:
             bug(self._log, error, name)
             return _json({"error": {"code": "internal_error", "message": "Something went wrong in the server."}}, 500)
-        if name not in ("account.list", "account.show", "key.list") and not name.startswith(("usage.", "credit.b")):
+        if name not in READS:
             self._log.info("operation", name=name)
         return _json(answer, 200)
 
@@ -85,21 +98,37 @@ def _json(value: Any, status: int) -> web.Response:
 
 
 async def call(folder: Path, name: str, arguments: dict[str, Any]) -> Any:
-    """Ask a running server. Raises NotRunning, or the operation's own LumeError."""
+    """Ask a running server. Raises NotRunning (then nothing was done), or the operation's own LumeError."""
+    body = encoded(arguments)
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(address(folder)) if folder.is_dir() else str(folder / SOCKET_NAME)
         timeout = ClientTimeout(total=ANSWER_S, sock_connect=5)
         try:
             async with (
                 ClientSession(connector=UnixConnector(path=path), timeout=timeout) as session,
-                session.post("http://lumeproxy" + PATH + name, data=msgspec.json.encode(arguments)) as response,
+                session.post("http://lumeproxy" + PATH + name, data=body) as response,
             ):
-                status, body = response.status, await response.read()
-        except (ClientError, OSError):
+                status, answered = response.status, await response.read()
+        except ClientConnectorError:
             raise NotRunning from None
-    answer = msgspec.json.decode(body)
+        except (ClientError, OSError):
+            if name in READS:
+                raise NotRunning from None
+            # It may have been carried out: to do it once more could make a second key or a second payment.
+            raise LumeError(
+                f"The server went away before it answered; look whether {name} was done before you try again."
+            ) from None
+    answer = msgspec.json.decode(answered)
     if status == 200:
         return answer
     error = answer.get("error", {}) if isinstance(answer, dict) else {}
     kind = _ERRORS.get(str(error.get("code")), LumeError)
     raise kind(error.get("message", "The server refused without saying why."))
+
+
+def encoded(arguments: dict[str, Any]) -> bytes:
+    """Arguments as JSON. Raises Refused for text that is none, as a terminal of another encoding sends it."""
+    try:
+        return msgspec.json.encode(arguments)
+    except UnicodeEncodeError:
+        raise Refused("The arguments are not valid UTF-8 text.") from None

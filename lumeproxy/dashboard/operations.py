@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from lumeproxy import __version__
 from lumeproxy.clock import Clock
 from lumeproxy.core import apikey
+from lumeproxy.core.apikey import NewKey
 from lumeproxy.errors import Missing, Refused
 from lumeproxy.store import accounts, backup, keys, ledger, usage
 from lumeproxy.store.accounts import Account
@@ -23,6 +25,26 @@ from lumeproxy.store.database import Database, Tx
 from lumeproxy.store.keys import StoredKey
 
 PAGE_ROWS = 10_000  # of entries or records in one answer; a longer list is narrowed by time or limit
+LAST_MS = 253_402_300_799_999  # the end of the year 9999, beyond which a time has no date
+# What changes nothing: it is not worth a line in the log, and may be asked twice.
+READS = frozenset(
+    {
+        "server.show",
+        "account.list",
+        "account.show",
+        "key.list",
+        "credit.balance",
+        "credit.entries",
+        "usage.list",
+        "usage.totals",
+        "audit.run",
+    }
+)
+
+Sentence = Annotated[str, msgspec.Meta(max_length=500)]
+Limit = Annotated[int, msgspec.Meta(ge=1)]
+Span = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
+Time = Annotated[int, msgspec.Meta(ge=-LAST_MS, le=LAST_MS)]
 
 
 class _Arguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,13 +63,13 @@ class _Name(_Arguments):
 
 class _Suspend(_Arguments):
     name: str
-    reason: str
+    reason: Sentence
 
 
 class _CreateKey(_Arguments):
     account: str
     name: str = ""
-    expires_ms: int | None = None
+    expires_ms: Time | None = None
     models: list[str] = []
 
 
@@ -61,13 +83,13 @@ class _Id(_Arguments):
 
 class _Rotate(_Arguments):
     id: str
-    overlap_ms: int = 0
+    overlap_ms: Span = 0
 
 
 class _Grant(_Arguments):
     account: str
     amount_nanousd: int
-    note: str = ""
+    note: Sentence = ""
     idempotency_key: str | None = None
 
 
@@ -77,19 +99,19 @@ class _Of(_Arguments):
 
 class _Entries(_Arguments):
     account: str
-    limit: int = 100
+    limit: Limit = 100
 
 
 class _Usage(_Arguments):
     account: str | None = None
-    since_ms: int | None = None
-    limit: int | None = None
+    since_ms: Time | None = None
+    limit: Limit | None = None
 
 
 class _Totals(_Arguments):
     by: str
     account: str | None = None
-    since_ms: int | None = None
+    since_ms: Time | None = None
 
 
 class _Backup(_Arguments):
@@ -97,7 +119,7 @@ class _Backup(_Arguments):
 
 
 class Operations:
-    """All operations on one database."""
+    """All operations on one database. `base_url` is where the server that owns them is reached, None without one."""
 
     def __init__(
         self,
@@ -105,13 +127,16 @@ class Operations:
         clock: Clock,
         *,
         on_change: Callable[[], None],
+        base_url: str | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._database = database
         self._clock = clock
         self._on_change = on_change
+        self._base_url = base_url
         self._random_bytes = random_bytes
         self._table: dict[str, tuple[type[_Arguments], Callable[[Any], Awaitable[Any]]]] = {
+            "server.show": (_Arguments, self._server_show),
             "account.create": (_CreateAccount, self._account_create),
             "account.list": (_Arguments, self._account_list),
             "account.show": (_Name, self._account_show),
@@ -144,6 +169,9 @@ class Operations:
         except msgspec.ValidationError as error:
             raise Refused(f"Wrong arguments for {name}: {error}.") from None
         return await method(converted)
+
+    async def _server_show(self, _given: _Arguments) -> Any:
+        return {"version": __version__, "base_url": self._base_url}
 
     # --- accounts ------------------------------------------------------------------------------------------------------
 
@@ -185,7 +213,17 @@ class Operations:
     # --- keys ----------------------------------------------------------------------------------------------------------
 
     async def _key_create(self, given: _CreateKey) -> Any:
-        return await self._add_key(given.account, given.name, tuple(given.models), given.expires_ms)
+        now_ms = self._clock.now_ms()
+        if given.expires_ms is not None and given.expires_ms <= now_ms:
+            raise Refused("A key that has expired already is of no use.")
+
+        def add(tx: Tx, new: NewKey) -> StoredKey:
+            models = tuple(given.models)
+            return keys.add(
+                tx, new.id, given.account, new.sha256, new.last4, given.name, models, now_ms, given.expires_ms
+            )
+
+        return await self._made(add)
 
     async def _key_list(self, given: _ListKeys) -> Any:
         return [_shown_key(key) for key in await self._database.read(keys.list_all, given.account)]
@@ -196,35 +234,24 @@ class Operations:
         return _shown_key(key)
 
     async def _key_rotate(self, given: _Rotate) -> Any:
-        old = await self._database.read(keys.get, given.id)
-        if old.revoked_ms is not None:
-            raise Refused(f"The key {old.id} is revoked; make a new one instead.")
-        made = await self._add_key(
-            old.account_name, old.name, old.models, old.expires_ms, ends=(old.id, max(0, given.overlap_ms))
-        )
-        return {**made, "replaces": old.id}
-
-    async def _add_key(
-        self,
-        account: str,
-        name: str,
-        models: tuple[str, ...],
-        expires_ms: int | None,
-        ends: tuple[str, int] | None = None,
-    ) -> Any:
-        """Store a new key's digest and, in the same transaction, end the one that it replaces after an overlap."""
-        new = apikey.make(self._random_bytes)
         now_ms = self._clock.now_ms()
-        if expires_ms is not None and expires_ms <= now_ms:
-            raise Refused("A key that has expired already is of no use.")
 
-        def add(tx: Tx) -> StoredKey:
-            stored = keys.add(tx, new.id, account, new.sha256, new.last4, name, models, now_ms, expires_ms)
-            if ends is not None:
-                keys.revoke(tx, ends[0], now_ms + ends[1])
-            return stored
+        def replace(tx: Tx, new: NewKey) -> StoredKey:
+            old = keys.get(tx, given.id)
+            if old.revoked_ms is not None:
+                raise Refused(f"The key {old.id} is revoked or replaced already; make a new one instead.")
+            if old.expires_ms is not None and old.expires_ms <= now_ms:
+                raise Refused(f"The key {old.id} has expired; make a new one instead.")
+            keys.revoke(tx, old.id, now_ms + given.overlap_ms)
+            name, models, expires_ms = old.name, old.models, old.expires_ms
+            return keys.add(tx, new.id, old.account_name, new.sha256, new.last4, name, models, now_ms, expires_ms)
 
-        key = await self._database.write(add)
+        return {**await self._made(replace), "replaces": given.id}
+
+    async def _made(self, store: Callable[[Tx, NewKey], StoredKey]) -> Any:
+        """A new key, stored by one transaction; its text is in the answer and nowhere else."""
+        new = apikey.make(self._random_bytes)
+        key = await self._database.write(store, new)
         self._on_change()
         return {
             "id": key.id,
@@ -264,12 +291,12 @@ class Operations:
         return await self._database.read(usage.totals, given.by, given.account, given.since_ms)
 
     async def _audit(self, _given: _Arguments) -> Any:
-        problems = await self._database.read(audit)
+        problems = await self._database.outside(audit)
         return {"ok": not problems, "problems": problems}
 
     async def _backup(self, given: _Backup) -> Any:
         await self._database.outside(backup.backup, given.path)
-        problems = await self._database.read(lambda _tx: backup.check(given.path))
+        problems = await self._database.outside(lambda _tx: backup.check(given.path))
         if problems:
             raise Refused(f"The backup {given.path} was written but is not sound: {problems[0]}")
         return {"file": given.path, "ok": True}

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from lumeproxy.core.types import Asked, Terms, Usage
-from lumeproxy.dialects import base
+from lumeproxy.dialects import base, echo
 from lumeproxy.dialects.base import Answer, Endpoint, Mark, Reading
+from lumeproxy.dialects.request import MODEL_CHARS, Facts, RequestReader, given
 from lumeproxy.errors import (
     AccountSuspended,
     BodyTimeout,
@@ -32,9 +33,8 @@ from lumeproxy.errors import (
     Unreachable,
 )
 
-# Words by which a request names content that its bytes don't carry: files, URLs, containers, hosted tools, MCP servers.
-_ELSEWHERE = (b'"url"', b'"file"', b'"file_id"', b'"container"', b'"mcp_servers"', b"web_search_", b"web_fetch_",
-              b"code_execution_")  # fmt: skip
+# Tools that the client itself carries out; every other kind with a name is the provider's, which may read whole pages.
+_CLIENT_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 
 _TYPES: tuple[tuple[type[LumeError], str], ...] = (
     (Unauthorized, "authentication_error"),
@@ -50,13 +50,32 @@ _TYPES: tuple[tuple[type[LumeError], str], ...] = (
 )
 
 
-class _Request(msgspec.Struct):
-    model: Any = None
-    stream: bool | None = None
+class _Facts(Facts, gc=False):
     max_tokens: int | None = None
-    service_tier: str | None = None
     speed: str | None = None
     inference_geo: str | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str | None = None
+    content: str | list[_Part] | None = None
+    source: msgspec.Raw = msgspec.Raw()
+
+
+class _Said(msgspec.Struct, gc=False):
+    content: str | list[_Part] | None = None
+
+
+class _Tool(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
+class _Outline(_Facts, gc=False):
+    system: str | list[_Part] | None = None
+    messages: list[_Said] | None = None
+    tools: list[_Tool] | None = None
+    container: msgspec.Raw = msgspec.Raw()
+    mcp_servers: msgspec.Raw = msgspec.Raw()
 
 
 class _Delta(msgspec.Struct):
@@ -68,7 +87,7 @@ class _Delta(msgspec.Struct):
 class _Block(msgspec.Struct):
     text: str | None = None
     thinking: str | None = None
-    input: msgspec.Raw | None = None
+    input: msgspec.Raw = msgspec.Raw()
 
 
 class _Message(msgspec.Struct):
@@ -91,7 +110,6 @@ class _Whole(msgspec.Struct):
     content: list[_Block] | None = None
 
 
-_REQUEST = msgspec.json.Decoder(_Request)
 _EVENT = msgspec.json.Decoder(_Event)
 _WHOLE = msgspec.json.Decoder(_Whole)
 
@@ -127,7 +145,7 @@ class AnthropicReader:
             self.open_block = None
         elif kind == "message_start":
             if event.message is not None:
-                self.reading.model_served = base.clean(event.message.model or "", base.MODEL_CHARS)
+                self.reading.model_served = base.clean(event.message.model or "", MODEL_CHARS)
                 self._take(event.message.usage)
         elif kind == "message_delta":
             self._take(event.usage, final=True)
@@ -160,10 +178,10 @@ class AnthropicReader:
                 model=model if isinstance(model, str) else None, usage=usage if isinstance(usage, dict) else None
             )
             self.reading.output_chars += sum(map(len, base.texts(found.get("content"))))
-        self.reading.model_served = base.clean(answer.model or "", base.MODEL_CHARS)
+        self.reading.model_served = base.clean(answer.model or "", MODEL_CHARS)
         self._take(answer.usage, final=True)
         for block in answer.content or ():
-            self.reading.output_chars += len(block.text or block.thinking or "") + len(block.input or b"")
+            self.reading.output_chars += len(block.text or block.thinking or "") + len(given(block.input))
 
     def _take(self, stated: dict[str, Any] | None, *, final: bool = False) -> None:
         """Take over what a usage object states; a side that it does not mention stays as it was."""
@@ -242,13 +260,15 @@ class AnthropicMessages:
     endpoints = (Endpoint("/messages", billed=True), Endpoint("/messages/count_tokens", billed=False))
     terminal_markers = (b"message_stop", b'"error"')
 
+    def __init__(self) -> None:
+        self._requests: RequestReader[_Facts] = RequestReader(_Facts, _Outline)
+
     def ask(self, body: bytes) -> Asked:
         """Facts of a request; everything else is the upstream's to judge."""
-        request = base.decoded_request(body, _REQUEST)
-        model = base.checked_model(request.model)
-        base.refuse_two_models(body)
+        request, outlined = self._requests.read(body)
+        sources = _sources(request) if isinstance(request, _Outline) else []
         return Asked(
-            model=model,
+            model=str(request.model),
             stream=bool(request.stream),
             max_output_tokens=request.max_tokens,
             terms=Terms(
@@ -256,7 +276,8 @@ class AnthropicMessages:
                 speed=request.speed or "standard",
                 inference_geo=request.inference_geo or "",
             ),
-            refers_elsewhere=any(word in body for word in _ELSEWHERE),
+            refers_elsewhere=not isinstance(request, _Outline) or _refers_elsewhere(request, sources),
+            has_attachments=not outlined or bool(sources),
         )
 
     def to_upstream(self, body: bytes, asked: Asked, upstream_model: str | None) -> bytes:
@@ -309,31 +330,40 @@ class AnthropicMessages:
 
     def echo(self, body: bytes, asked: Asked, answer_id: str, created_s: int, path: str) -> Answer:
         """The stand-in's answer; all input counts as uncached."""
-        tokens = sum(base.echo_tokens(text) for text in self.request_texts(body))
+        tokens = sum(echo.tokens(text) for text in self.request_texts(body))
         if path.endswith("/count_tokens"):
-            return Answer(200, base.ECHO_HEADERS, (msgspec.json.encode({"input_tokens": tokens}),))
-        said = base.echoed(base.newest_user_text(base.loose_object(body).get("messages")))
-        answer = "".join(said)
-        usage = {
-            "input_tokens": tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": base.echo_tokens(answer),
-            "service_tier": "standard",
-        }
-        message = {
-            "id": "msg_" + answer_id,
-            "type": "message",
-            "role": "assistant",
-            "model": asked.model,
-            "content": [{"type": "text", "text": answer}],
-            "stop_reason": "end_turn",
-            "stop_sequence": None,
-            "usage": usage,
-        }
-        if not asked.stream:
-            return Answer(200, base.ECHO_HEADERS, (msgspec.json.encode(message),))
-        return Answer(200, base.ECHO_STREAM_HEADERS, tuple(_echo_events(message, usage, said)))
+            return Answer(200, echo.HEADERS, (msgspec.json.encode({"input_tokens": tokens}),))
+        said = echo.said(echo.newest_user_text(base.loose_object(body).get("messages")))
+        return echo.anthropic_messages(asked, answer_id, said, tokens)
+
+
+def _sources(request: _Outline) -> list[bytes]:
+    """Where images and documents come from, those inside tool results included."""
+    found: list[bytes] = []
+    stack = [said.content for said in request.messages or ()]
+    stack.append(request.system)
+    while stack:
+        content = stack.pop()
+        if content is None or isinstance(content, str):
+            continue
+        for part in content:
+            source = given(part.source)
+            if source:
+                found.append(source)
+            elif part.type == "container_upload":
+                found.append(b'{"type":"file"}')
+            if part.content is not None:
+                stack.append(part.content)
+    return found
+
+
+def _refers_elsewhere(request: _Outline, sources: list[bytes]) -> bool:
+    """Whether the provider may read more than the request's bytes: URLs, files, its own tools."""
+    if given(request.container) or given(request.mcp_servers):
+        return True
+    if any(tool.type is not None and not tool.type.startswith(_CLIENT_TOOLS) for tool in request.tools or ()):
+        return True
+    return any(base.loose_object(source).get("type") not in ("base64", "text", "content") for source in sources)
 
 
 def _type(error: LumeError) -> str:
@@ -341,25 +371,3 @@ def _type(error: LumeError) -> str:
         if isinstance(error, kind):
             return name
     return "invalid_request_error" if isinstance(error, CallerError) else "api_error"
-
-
-def _echo_events(message: dict[str, Any], usage: dict[str, Any], said: list[str]) -> list[bytes]:
-    start = {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
-    events: list[dict[str, Any]] = [
-        {"type": "message_start", "message": start},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {"type": "ping"},
-    ]
-    events += [
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}} for word in said
-    ]
-    events += [
-        {"type": "content_block_stop", "index": 0},
-        {
-            "type": "message_delta",
-            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-            "usage": {"output_tokens": usage["output_tokens"]},
-        },
-        {"type": "message_stop"},
-    ]
-    return [base.sse(event, event["type"]) for event in events]

@@ -7,7 +7,6 @@ values out. It must not know upstreams, keys, prices or the database.
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,9 +15,9 @@ import msgspec
 
 from lumeproxy.core.spans import splice, top_level
 from lumeproxy.core.types import Asked, Terms, Usage
-from lumeproxy.errors import InvalidRequest, LumeError
+from lumeproxy.dialects.request import plain_json
+from lumeproxy.errors import LumeError
 
-MODEL_CHARS = 200  # of a model's name, asked or served
 SESSION_CHARS = 128  # of a session's or agent's id
 ERROR_TEXT_CHARS = 200  # of an upstream's error text in a record
 
@@ -189,63 +188,12 @@ def clean(text: str, limit: int) -> str:
     return "".join(c for c in text[:limit] if c.isprintable())
 
 
-def checked_model(model: object) -> str:
-    """A request's model name. Raises InvalidRequest where it is missing or no name."""
-    if not isinstance(model, str) or not model:
-        raise InvalidRequest("The request names no model; set the field 'model'.")
-    if len(model) > MODEL_CHARS or not model.isprintable():
-        raise InvalidRequest("The field 'model' is not a model's name.")
-    return model
-
-
-def refuse_two_models(body: bytes) -> None:
-    """Raise InvalidRequest when a request names two different models: we would price one, the upstream serve the other.
-
-    A key may be written with escapes, so bodies with an escaped lower-case letter are looked at too.
-    """
-    if body.count(b'"model"') < 2 and b"\\u006" not in body:
-        return
-    try:
-        named = {body[s.value_start : s.value_end] for s in top_level(body) if s.key == "model"}
-    except ValueError:
-        raise InvalidRequest("The request body is not a JSON object.") from None
-    if len(named) > 1:
-        raise InvalidRequest("The request names two different models.")
-
-
 def with_model(body: bytes, upstream_model: str | None) -> bytes:
     """The body with the value of `model` replaced in place; the same object when there is nothing to replace."""
     if upstream_model is None:
         return body
     value = msgspec.json.encode(upstream_model)
     return splice(body, [(s.value_start, s.value_end, value) for s in top_level(body) if s.key == "model"])
-
-
-def decoded_request(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """A request's few fields. Raises InvalidRequest, naming the field but quoting nothing."""
-    try:
-        try:
-            return decoder.decode(body)
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            # Half of a surrogate pair, which tools do cut emoji into, is no reason to refuse what a provider may take.
-            return msgspec.convert(_plain_json(body), decoder.type)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"The request has a field of the wrong type: {error}.") from None
-    except ValueError:
-        raise InvalidRequest("The request body is not valid JSON.") from None
-    except RecursionError:
-        raise InvalidRequest("The request body is nested too deeply.") from None
-
-
-def _plain_json(body: bytes) -> Any:
-    """The standard library's reading, which takes lone surrogates; NaN and Infinity stay no JSON."""
-    return json.loads(body.decode("utf-8", "replace"), parse_constant=_no_constant)
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
 
 
 def loose(data: bytes) -> Any:
@@ -255,7 +203,7 @@ def loose(data: bytes) -> Any:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return _plain_json(data)
+        return plain_json(data)
     except (ValueError, RecursionError):
         return None
 
@@ -334,30 +282,3 @@ def texts(node: object) -> list[str]:
                 if key in item
             )
     return found
-
-
-def echoed(newest: str, *, limit: int = 2_000) -> list[str]:
-    """What the echo says, in the pieces in which it is streamed."""
-    # Half of a surrogate pair can be read in a request but not written in an answer.
-    newest = newest[:limit].encode("utf-8", "replace").decode()
-    said = f"You said: {newest}" if newest.strip() else "Hello from lumeproxy's echo. Nothing was said to it."
-    words = said.split(" ")
-    return [word if index == 0 else " " + word for index, word in enumerate(words)]
-
-
-def newest_user_text(messages: object) -> str:
-    """The text of the last message or item of a user, "" where there is none."""
-    if isinstance(messages, str):
-        return messages
-    items = messages if isinstance(messages, list) else []
-    users = [item for item in items if isinstance(item, dict) and item.get("role") == "user"]
-    return "\n".join(texts(users[-1])) if users else ""
-
-
-def echo_tokens(text: str) -> int:
-    """The echo's own measure, which is true by definition: a token for each word between white space."""
-    return len(text.split())
-
-
-ECHO_HEADERS = {"content-type": "application/json"}
-ECHO_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}

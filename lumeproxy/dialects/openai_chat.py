@@ -7,18 +7,18 @@ for upstream and taken out again: the one place where an answer's bytes are chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from lumeproxy.core.spans import splice, top_level
 from lumeproxy.core.types import Asked, Terms
-from lumeproxy.dialects import base, openai_usage
+from lumeproxy.dialects import base, echo, openai_usage
 from lumeproxy.dialects.base import Answer, Endpoint, Mark, Reading
+from lumeproxy.dialects.request import MODEL_CHARS, Facts, RequestReader, given, links
 from lumeproxy.errors import LumeError
 
-_ELSEWHERE = (b'"image_url"', b'"file_id"', b'"web_search_options"', b'"input_audio"', b'"prompt_id"')
 _INCLUDE = b'"include_usage":true'
 # An event above this passes through the stripper as it is; a usage chunk is a few hundred bytes.
 STRIPPED_EVENT_BYTES = 1 << 20
@@ -28,14 +28,27 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Request(msgspec.Struct):
-    model: Any = None
-    stream: bool | None = None
+class _Facts(Facts, gc=False):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
     service_tier: str | None = None
     stream_options: _StreamOptions | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    image_url: msgspec.Raw = msgspec.Raw()
+    input_audio: msgspec.Raw = msgspec.Raw()
+    file: msgspec.Raw = msgspec.Raw()
+
+
+class _Said(msgspec.Struct, gc=False):
+    content: str | list[_Part] | None = None
+
+
+class _Outline(_Facts, gc=False):
+    messages: list[_Said] | None = None
+    web_search_options: msgspec.Raw = msgspec.Raw()
 
 
 class _Function(msgspec.Struct):
@@ -66,7 +79,6 @@ class _Chunk(msgspec.Struct):
     error: Any = None
 
 
-_REQUEST = msgspec.json.Decoder(_Request)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 
 
@@ -112,7 +124,7 @@ class ChatReader:
                 if message is not None:
                     reading.output_chars += _chars(message)
         if chunk.model and not reading.model_served:
-            reading.model_served = base.clean(chunk.model, base.MODEL_CHARS)
+            reading.model_served = base.clean(chunk.model, MODEL_CHARS)
         if chunk.usage is not None:
             openai_usage.take(chunk.usage, reading)
         if chunk.service_tier is not None:
@@ -220,20 +232,22 @@ class OpenAIChat:
     endpoints = (Endpoint("/chat/completions", billed=True),)
     terminal_markers = (b"[DONE]", b'"error"')
 
+    def __init__(self) -> None:
+        self._requests: RequestReader[_Facts] = RequestReader(_Facts, _Outline)
+
     def ask(self, body: bytes) -> Asked:
         """Facts of a request."""
-        request = base.decoded_request(body, _REQUEST)
-        model = base.checked_model(request.model)
-        base.refuse_two_models(body)
+        request, outlined = self._requests.read(body)
         limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
         if limit is not None and request.n is not None and request.n > 1:
             limit *= request.n
         return Asked(
-            model=model,
+            model=str(request.model),
             stream=bool(request.stream),
             max_output_tokens=limit,
             terms=Terms(service_tier=openai_usage.tier(request.service_tier)),
-            refers_elsewhere=any(word in body for word in _ELSEWHERE),
+            refers_elsewhere=not isinstance(request, _Outline) or _refers_elsewhere(request),
+            has_attachments=not outlined or any(_attached(part) for part in _parts(request)),
             wants_usage_chunk=bool(request.stream_options is not None and request.stream_options.include_usage),
         )
 
@@ -272,26 +286,35 @@ class OpenAIChat:
 
     def echo(self, body: bytes, asked: Asked, answer_id: str, created_s: int, path: str) -> Answer:
         """The stand-in's answer; all input counts as uncached."""
-        said = base.echoed(base.newest_user_text(base.loose_object(body).get("messages")))
-        answer = "".join(said)
-        tokens_in = sum(base.echo_tokens(text) for text in self.request_texts(body))
-        tokens_out = base.echo_tokens(answer)
-        usage = {
-            "prompt_tokens": tokens_in,
-            "completion_tokens": tokens_out,
-            "total_tokens": tokens_in + tokens_out,
-            "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0},
-        }
-        head = {"id": "chatcmpl_" + answer_id, "created": created_s, "model": asked.model}
-        if not asked.stream:
-            message = {"role": "assistant", "content": answer, "refusal": None}
-            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-            whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
-            return Answer(200, base.ECHO_HEADERS, (msgspec.json.encode(whole),))
-        asked_for = self.ask(body).wants_usage_chunk
-        events = _echo_chunks(head, said, usage if asked_for else None)
-        return Answer(200, base.ECHO_STREAM_HEADERS, (*map(base.sse, events), base.sse(b"[DONE]")))
+        said = echo.said(echo.newest_user_text(base.loose_object(body).get("messages")))
+        tokens = sum(echo.tokens(text) for text in self.request_texts(body))
+        # The body that arrives here asks for usage where the client did not: the answer is stripped like a provider's.
+        return echo.openai_chat(
+            asked, answer_id, created_s, said, tokens, states_usage=self.ask(body).wants_usage_chunk
+        )
+
+
+def _parts(request: _Facts) -> Iterator[_Part]:
+    if isinstance(request, _Outline):
+        for said in request.messages or ():
+            if said.content is not None and not isinstance(said.content, str):
+                yield from said.content
+
+
+def _attached(part: _Part) -> bool:
+    return any(given(value) for value in (part.image_url, part.input_audio, part.file))
+
+
+def _refers_elsewhere(request: _Outline) -> bool:
+    """Whether the provider may read more than the request's bytes: URLs, files, the web."""
+    if given(request.web_search_options):
+        return True
+    return any(links(part.image_url) or _names_file(part.file) for part in _parts(request))
+
+
+def _names_file(file: msgspec.Raw) -> bool:
+    text = given(file)
+    return bool(text) and "file_data" not in base.loose_object(text)
 
 
 def _asking_for_usage(body: bytes) -> bytes:
@@ -314,18 +337,3 @@ def _asking_for_usage(body: bytes) -> bytes:
         comma = b"," if top_level(body) else b""
         changes.append((at, at, b'"stream_options":{' + _INCLUDE + b"}" + comma))
     return splice(body, changes)
-
-
-def _echo_chunks(head: dict[str, Any], said: list[str], usage: dict[str, Any] | None) -> list[dict[str, Any]]:
-    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
-    deltas += [({"content": word}, None) for word in said]
-    deltas.append(({}, "stop"))
-    shared = {**head, "object": "chat.completion.chunk"}
-    chunks: list[dict[str, Any]] = [
-        {**shared, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}
-        for delta, finish in deltas
-    ]
-    if usage is not None:
-        chunks = [{**chunk, "usage": None} for chunk in chunks]
-        chunks.append({**shared, "choices": [], "usage": usage})
-    return chunks

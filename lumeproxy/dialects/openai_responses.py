@@ -6,29 +6,52 @@ whole answer and may be megabytes long. `response.failed` and a bare `error` end
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from lumeproxy.core.types import Asked, Terms
-from lumeproxy.dialects import base, openai_usage
+from lumeproxy.dialects import base, echo, openai_usage
 from lumeproxy.dialects.base import Answer, Endpoint, Mark, Reading
+from lumeproxy.dialects.request import MODEL_CHARS, Facts, RequestReader, given, links
 from lumeproxy.errors import InvalidRequest, LumeError
 
-_ELSEWHERE = (b'"previous_response_id"', b'"conversation"', b'"prompt"', b'"file_id"', b'"file_url"', b'"image_url"',
-              b'"web_search', b'"file_search"', b'"code_interpreter"', b'"mcp"', b'"image_generation"',
-              b'"computer_use', b'"item_reference"')  # fmt: skip
+# Tools that the client itself carries out; every other kind is the provider's, which may read whole pages.
+_CLIENT_TOOLS = frozenset({"function", "custom", "local_shell", "shell", "apply_patch", "namespace"})
 _LAST = {"response.completed": Mark.FINAL, "response.incomplete": Mark.FINAL, "response.failed": Mark.FAILED}
 
 
-class _Request(msgspec.Struct):
-    model: Any = None
-    stream: bool | None = None
+class _Facts(Facts, gc=False):
     max_output_tokens: int | None = None
     service_tier: str | None = None
     background: bool | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str | None = None
+    image_url: msgspec.Raw = msgspec.Raw()
+    file_id: msgspec.Raw = msgspec.Raw()
+    file_url: msgspec.Raw = msgspec.Raw()
+
+
+class _Given(msgspec.Struct, gc=False):
+    type: str | None = None
+    content: str | list[_Part] | None = None
+    output: str | list[_Part] | _Part | None = None
+
+
+class _Tool(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
+class _Outline(_Facts, gc=False):
+    input: str | list[_Given] | None = None
+    tools: list[_Tool] | None = None
+    previous_response_id: str | None = None
+    conversation: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
 
 
 class _Item(msgspec.Struct):
@@ -52,7 +75,6 @@ class _Event(msgspec.Struct):
     code: str | None = None
 
 
-_REQUEST = msgspec.json.Decoder(_Request)
 _EVENT = msgspec.json.Decoder(_Event)
 _RESPONSE = msgspec.json.Decoder(_Response)
 
@@ -123,7 +145,7 @@ class ResponsesReader:
         reading = self.reading
         self.response_id = response.id or self.response_id
         if response.model:
-            reading.model_served = base.clean(response.model, base.MODEL_CHARS)
+            reading.model_served = base.clean(response.model, MODEL_CHARS)
         openai_usage.take(response.usage, reading)
         openai_usage.take_tier(response.service_tier, reading)
         if response.error is not None:
@@ -161,19 +183,21 @@ class OpenAIResponses:
     endpoints = (Endpoint("/responses", billed=True),)
     terminal_markers = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"error"')
 
+    def __init__(self) -> None:
+        self._requests: RequestReader[_Facts] = RequestReader(_Facts, _Outline)
+
     def ask(self, body: bytes) -> Asked:
         """Facts of a request. A background response is refused: its usage comes with a later, unbilled call."""
-        request = base.decoded_request(body, _REQUEST)
-        model = base.checked_model(request.model)
-        base.refuse_two_models(body)
+        request, outlined = self._requests.read(body)
         if request.background:
             raise InvalidRequest("Background responses can't be metered here; send the request without 'background'.")
         return Asked(
-            model=model,
+            model=str(request.model),
             stream=bool(request.stream),
             max_output_tokens=request.max_output_tokens,
             terms=Terms(service_tier=openai_usage.tier(request.service_tier)),
-            refers_elsewhere=any(word in body for word in _ELSEWHERE),
+            refers_elsewhere=not isinstance(request, _Outline) or _refers_elsewhere(request),
+            has_attachments=not outlined or any(_attached(part) for part in _parts(request)),
         )
 
     def to_upstream(self, body: bytes, asked: Asked, upstream_model: str | None) -> bytes:
@@ -230,62 +254,31 @@ class OpenAIResponses:
 
     def echo(self, body: bytes, asked: Asked, answer_id: str, created_s: int, path: str) -> Answer:
         """The stand-in's answer; all input counts as uncached."""
-        said = base.echoed(base.newest_user_text(base.loose_object(body).get("input")))
-        answer = "".join(said)
-        tokens_in = sum(base.echo_tokens(text) for text in self.request_texts(body))
-        tokens_out = base.echo_tokens(answer)
-        usage = {
-            "input_tokens": tokens_in,
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": tokens_out,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": tokens_in + tokens_out,
-        }
-        part = {"type": "output_text", "text": answer, "annotations": []}
-        item = {
-            "type": "message",
-            "id": "msg_" + answer_id,
-            "status": "completed",
-            "role": "assistant",
-            "content": [part],
-        }
-        response = {
-            "id": "resp_" + answer_id,
-            "object": "response",
-            "created_at": created_s,
-            "status": "completed",
-            "error": None,
-            "incomplete_details": None,
-            "model": asked.model,
-            "output": [item],
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
-            "usage": usage,
-        }
-        if not asked.stream:
-            return Answer(200, base.ECHO_HEADERS, (msgspec.json.encode(response),))
-        return Answer(200, base.ECHO_STREAM_HEADERS, tuple(_echo_events(response, item, part, said)))
+        said = echo.said(echo.newest_user_text(base.loose_object(body).get("input")))
+        tokens = sum(echo.tokens(text) for text in self.request_texts(body))
+        return echo.openai_responses(asked, answer_id, created_s, said, tokens)
 
 
-def _echo_events(response: dict[str, Any], item: dict[str, Any], part: dict[str, Any], said: list[str]) -> list[bytes]:
-    begun = {**response, "status": "in_progress", "output": [], "usage": None}
-    at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-    events: list[dict[str, Any]] = [
-        {"type": "response.created", "response": begun},
-        {"type": "response.in_progress", "response": begun},
-        {
-            "type": "response.output_item.added",
-            "output_index": 0,
-            "item": {**item, "status": "in_progress", "content": []},
-        },
-        {"type": "response.content_part.added", **at, "part": {**part, "text": ""}},
-    ]
-    events += [{"type": "response.output_text.delta", **at, "delta": word} for word in said]
-    events += [
-        {"type": "response.output_text.done", **at, "text": part["text"]},
-        {"type": "response.content_part.done", **at, "part": part},
-        {"type": "response.output_item.done", "output_index": 0, "item": item},
-        {"type": "response.completed", "response": response},
-    ]
-    return [base.sse({**event, "sequence_number": n}, event["type"]) for n, event in enumerate(events)]
+def _parts(request: _Facts) -> Iterator[_Part]:
+    if isinstance(request, _Outline) and request.input is not None and not isinstance(request.input, str):
+        for item in request.input:
+            for content in (item.content, item.output):
+                if isinstance(content, _Part):
+                    yield content
+                elif content is not None and not isinstance(content, str):
+                    yield from content
+
+
+def _attached(part: _Part) -> bool:
+    return part.type is not None and part.type not in ("input_text", "output_text", "refusal", "summary_text")
+
+
+def _refers_elsewhere(request: _Outline) -> bool:
+    """Whether the provider may read more than the request's bytes: earlier answers, files, URLs, its own tools."""
+    if request.previous_response_id or given(request.conversation) or given(request.prompt):
+        return True
+    if any(tool.type not in _CLIENT_TOOLS for tool in request.tools or ()):
+        return True
+    if isinstance(request.input, list) and any(item.type == "item_reference" for item in request.input):
+        return True
+    return any(links(part.image_url) or given(part.file_id) or given(part.file_url) for part in _parts(request))

@@ -43,6 +43,8 @@ class Addresses:
 
 
 def _is_address(text: str) -> bool:
+    if "%" in text:  # a zone may be any text, and means nothing on another machine
+        return False
     try:
         ipaddress.ip_address(text)
     except ValueError:

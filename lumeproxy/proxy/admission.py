@@ -12,7 +12,7 @@ from lumeproxy.core import estimate
 from lumeproxy.core.pricing import Price, PriceBook, cost
 from lumeproxy.core.routing import Route, RoutingTable
 from lumeproxy.core.settlement import Bounds, bounds
-from lumeproxy.core.types import Asked, Terms, Usage
+from lumeproxy.core.types import STANDARD_TERMS, Asked, Terms, Usage
 from lumeproxy.errors import ModelNotFound
 from lumeproxy.proxy.auth import allows
 from lumeproxy.store.keys import StoredKey
@@ -88,7 +88,9 @@ class Admission:
             raise ModelNotFound(
                 f"The model {asked.model} has no price here, so it is not served: ask your operator to add it to [prices]."
             )
-        tokens = estimate.body_tokens(body) * self._factor(upstream_model) // 1000 + 1
+        tokens = (
+            estimate.body_tokens(body, has_attachments=asked.has_attachments) * self._factor(upstream_model) // 1000 + 1
+        )
         billing = self.billing
         limit = asked.max_output_tokens if asked.max_output_tokens is not None else billing.hold_output_tokens
         limit = max(1, limit)
@@ -99,6 +101,15 @@ class Admission:
         least = cost(price, Usage(input_tokens=held_input, output_tokens=least_tokens), billing.multiplier_ppm)
         slice_nanousd = cost(price, Usage(output_tokens=slice_tokens), billing.multiplier_ppm)
         return Plan(asked, route, upstreams, upstream_model, price, tokens, slice_tokens, slice_nanousd, want, least)
+
+    def is_priced(self, model: str, at_ms: int) -> bool:
+        """Whether a model has a route, and a price at one of its upstreams."""
+        route = self.routing.find(model)
+        if route is None:
+            return False
+        providers = {self._upstreams[name].provider for name in route.upstreams}
+        name = route.upstream_model or model
+        return any(self.price(model, name, provider, at_ms, STANDARD_TERMS) is not None for provider in providers)
 
     def price(self, asked: str, upstream_model: str, provider: str | None, at_ms: int, terms: Terms) -> Price | None:
         """The price in force for a model under these terms, None when there is none."""

@@ -20,6 +20,9 @@ from lumeproxy.store.keys import StoredKey
 # Beyond this many keys in use, the memory starts anew; a look-up then costs one read each again.
 REMEMBERED_KEYS = 50_000
 
+# Stands in for the digest of a key that does not exist, so that refusing one takes the same steps.
+_NO_DIGEST = bytes(32)
+
 _UNKNOWN = "This API key is not valid here: it is unknown, expired or revoked. Ask your operator for a new one."
 _MISSING = (
     "No API key in the request. Send your lumeproxy key as 'Authorization: Bearer lume_…' or 'x-api-key: lume_…'."
@@ -53,10 +56,13 @@ class Auth:
         key_id = apikey.parse(text)
         if key_id is None:
             raise Unauthorized(_UNKNOWN)
-        key = self._known.get(key_id)
-        if key is None:
-            key = await self._look_up(key_id)
-        if key is None or not apikey.verify(text, key.sha256) or not self._in_force(key):
+        remembered = self._known.get(key_id)
+        key = await self._look_up(key_id) if remembered is None else remembered
+        right = apikey.verify(text, _NO_DIGEST if key is None else key.sha256)
+        if key is None or not right or not self._in_force(key):
+            if remembered is not None:
+                # As slow as for an id that nobody has, so that a refusal does not tell which ids are in use.
+                await self._database.read(keys.find, key_id)
             raise Unauthorized(_UNKNOWN)
         if key.account_status != "active":
             raise AccountSuspended(f"This account is {key.account_status}. Ask your operator about it.")

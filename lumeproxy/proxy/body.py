@@ -10,7 +10,7 @@ import asyncio
 import sys
 import zlib
 
-from aiohttp import ClientError, web
+from aiohttp import ClientError, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from lumeproxy.errors import BodyTimeout, BodyTooLarge, InvalidRequest, UnsupportedEncoding
@@ -19,6 +19,13 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+
+# A body that has taken longer than the idle time must have come at least this fast on average; a byte now and then would
+# otherwise keep a connection and what it has sent so far for ever.
+LEAST_BYTES_PER_S = 1024
+# Each coding is one more pass over up to the limit, in the event loop. Clients send one.
+MOST_CODINGS = 2
 
 
 class ClientGone(Exception):
@@ -34,24 +41,33 @@ async def read_body(request: web.BaseRequest, *, limit_bytes: int, idle_ms: int)
     announced = request.content_length
     if announced is not None and announced > limit_bytes:
         raise _too_large(limit_bytes)
-    content = request.content
-    pieces: list[bytes] = []
-    size = 0
+    content, loop = request.content, asyncio.get_running_loop()
+    idle_s, started = idle_ms / 1000, loop.time()
+    body = bytearray()
     try:
+        await _invite(request)
         while not content.at_eof():
-            async with asyncio.timeout(idle_ms / 1000):
-                piece = await content.readany()
-            size += len(piece)
-            if size > limit_bytes:
+            async with asyncio.timeout(idle_s):
+                body += await content.readany()
+            if len(body) > limit_bytes:
                 raise _too_large(limit_bytes)
-            pieces.append(piece)
+            if loop.time() - started > idle_s + len(body) / LEAST_BYTES_PER_S:
+                raise TimeoutError
     except TimeoutError:
         raise BodyTimeout(f"The rest of the request body did not arrive within {idle_ms // 1000} s.") from None
     except (ConnectionError, ClientError):
         raise ClientGone from None
     except HttpProcessingError:
         raise InvalidRequest("The request body's framing is broken.") from None
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return bytes(body)
+
+
+async def _invite(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it (`Expect: 100-continue`) to send the body. Only here, so that a request that is
+    refused by its headers is refused before its body is sent."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # aiohttp takes any output for the begun answer
 
 
 def decoded(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
@@ -60,9 +76,12 @@ def decoded(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
     Raises UnsupportedEncoding, InvalidRequest for bytes that are not what the header says, BodyTooLarge as soon as the
     output passes `limit_bytes` (a bomb is not unpacked).
     """
-    for coding in reversed([c.strip().lower() for c in content_encoding.split(",")]):
-        if coding in ("", "identity"):
-            continue
+    codings = [
+        coding for part in content_encoding.split(",") if (coding := part.strip().lower()) not in ("", "identity")
+    ]
+    if len(codings) > MOST_CODINGS:
+        raise UnsupportedEncoding("This body is coded too many times over; send it coded once, or not at all.")
+    for coding in reversed(codings):
         try:
             if coding in ("gzip", "x-gzip"):
                 body = _inflated(body, 31, limit_bytes)
@@ -86,6 +105,7 @@ def _inflated(body: bytes, window_bits: int, limit_bytes: int) -> bytes:
         raise _too_large(limit_bytes)
     if not inflater.eof:
         raise EOFError
+    _refuse_rest(inflater.unused_data)
     return out
 
 
@@ -96,7 +116,15 @@ def _unzstd(body: bytes, limit_bytes: int) -> bytes:
         raise _too_large(limit_bytes)
     if not decoder.eof:
         raise EOFError
+    _refuse_rest(decoder.unused_data)
     return out
+
+
+def _refuse_rest(rest: bytes) -> None:
+    """More members or frames are legal, but some readers stop at the first: we would meter another body than the
+    upstream sees. No client sends them, so they are refused rather than joined."""
+    if rest:
+        raise InvalidRequest("The request body goes on after its compressed data; send one gzip member or zstd frame.")
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:

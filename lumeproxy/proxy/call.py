@@ -14,15 +14,15 @@ from structlog.typing import FilteringBoundLogger
 
 from lumeproxy.clock import Clock
 from lumeproxy.core.pricing import Price, cost, encode_price
-from lumeproxy.core.settlement import NOTHING, Metered, Verdict, decide
+from lumeproxy.core.settlement import NOTHING, Bounds, Metered, Verdict, clamp, decide
 from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
 from lumeproxy.dialects.base import Dialect, Reader
 from lumeproxy.errors import StoreUnavailable
 from lumeproxy.proxy.admission import Admission, Plan
 from lumeproxy.store import ledger, prices
-from lumeproxy.store.database import Database
+from lumeproxy.store.database import Database, Tx
 from lumeproxy.store.keys import StoredKey
-from lumeproxy.store.ledger import CheckPoint, Settled
+from lumeproxy.store.ledger import CheckPoint, HoldTaken, Settled
 
 # Between two tries to settle while the database takes no writes. The call's client waits for its last event so long.
 SETTLE_RETRY_S = 0.5
@@ -43,6 +43,19 @@ class Books:
         if price.version not in self.remembered_prices:
             await self.database.submit_urgent(prices.remember, price.version, encode_price(price), self.clock.now_ms())
             self.remembered_prices.add(price.version)
+
+    def submit(self, record: UsageRecord, price: Price) -> asyncio.Future[Settled]:
+        """Queue a settlement, and with it the price when it is a new one: before this returns, so that no cancellation
+        can come in between."""
+        if price.version in self.remembered_prices:
+            return self.database.submit_urgent(ledger.settle, record)
+        text, now_ms = encode_price(price), self.clock.now_ms()
+
+        def settle(tx: Tx) -> Settled:
+            prices.remember(tx, price.version, text, now_ms)
+            return ledger.settle(tx, record)
+
+        return self.database.submit_urgent(settle)
 
 
 class Call:
@@ -76,7 +89,7 @@ class Call:
     async def hold(self) -> None:
         """Set credit aside, committed when this returns. Raises OutOfCredit, AccountSuspended, StoreUnavailable."""
         await self.books.remember(self.plan.price)
-        taken = await self.books.database.write(
+        taking = self.books.database.submit(
             ledger.hold,
             self.draft.call_id,
             self.draft.account_id,
@@ -85,8 +98,24 @@ class Call:
             self.draft,
             self.draft.time_ms,
         )
+        try:
+            await asyncio.wait((taking,))
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._give_back)  # it is taken all the same, and nobody is left to settle it
+            raise
+        taken = taking.result()
         self.held_nanousd = taken.amount_nanousd
         self.available_nanousd = taken.available_nanousd
+
+    def _give_back(self, taking: asyncio.Future[HoldTaken]) -> None:
+        """End a hold whose caller was cancelled while it was being taken."""
+        if taking.cancelled() or taking.exception() is not None:
+            return
+        record = self._record(Ending.INTERRUPTED, NOTHING, self.plan.price, "stopping", "")
+        try:
+            self.books.submit(record, self.plan.price).add_done_callback(_retrieve)
+        except StoreUnavailable:
+            return  # the next start releases it
 
     # --- while it runs -------------------------------------------------------------------------------------------------
 
@@ -99,35 +128,35 @@ class Call:
         """Extend the hold ahead of the metered cost; False when the credit is out and the stream has to end.
 
         Returns at once while the hold covers what was delivered; waits for a pending extension only when it does not.
+        While the database takes no writes the stream goes on: what it costs beyond the hold is taken from the balance
+        when it is settled.
         """
         while True:
             slack = self.held_nanousd - self._metered_nanousd()
             margin = self.plan.slice_nanousd // 2
             if slack < margin and self._extending is None and not self._exhausted:
-                self._extend(self.plan.slice_nanousd - min(slack, 0))
+                try:
+                    self._extend(self.plan.slice_nanousd - min(slack, 0))
+                except StoreUnavailable:
+                    return True
             if slack >= 0:
                 self._set_review(slack, margin)
                 return True
             if self._extending is None:
                 return False
             pending = self._extending
-            try:
-                await pending
-            except StoreUnavailable:
-                # The stream goes on: what it costs beyond the hold is taken from the balance when it is settled.
+            # Not awaited itself: a call that is cancelled here must not cancel an extension that is under way.
+            await asyncio.wait((pending,))
+            self._extended(pending)
+            error = pending.exception()
+            if isinstance(error, StoreUnavailable):
                 return True
-            finally:
-                # A future that is done already is awaited without a turn of the loop, so its callback has yet to run.
-                if pending.done():
-                    self._extended(pending)
+            if error is not None:
+                raise error
 
     def _extend(self, by_nanousd: int) -> None:
-        try:
-            future = self.books.database.submit_urgent(ledger.extend, self.draft.call_id, by_nanousd)
-        except StoreUnavailable:
-            return
-        self._extending = future
-        future.add_done_callback(self._extended)
+        self._extending = self.books.database.submit_urgent(ledger.extend, self.draft.call_id, by_nanousd)
+        self._extending.add_done_callback(self._extended)
 
     def _extended(self, future: asyncio.Future[int]) -> None:
         """Take an extension in, once: its callback and its waiter both come here."""
@@ -149,7 +178,8 @@ class Call:
         self.review_at_chars = reading.output_chars + max(1, ahead // per_char)
 
     def _metered_usage(self) -> Usage:
-        """Usage so far: reported numbers, our estimate where nothing was reported yet."""
+        """Usage so far: reported numbers, our estimate where nothing was reported yet, at most the bound: an upstream
+        that lies must not take all the account's credit for a hold, nor leave a checkpoint that can't be booked."""
         reading = self.reader.reading
         usage = reading.usage
         if not reading.input_reported:
@@ -158,7 +188,10 @@ class Call:
             delivered = self.books.admission.output_tokens(self.plan.upstream_model, reading.output_chars)
             if delivered > usage.output_tokens:
                 usage = replace(usage, output_tokens=delivered)
-        return usage
+        return clamp(usage, self._bounds())
+
+    def _bounds(self) -> Bounds:
+        return self.books.admission.bounds(self.plan, self._body_bytes, self.reader.reading.output_bytes)
 
     def _metered_nanousd(self) -> int:
         return cost(self.plan.price, self._metered_usage(), self.books.admission.billing.multiplier_ppm)
@@ -195,14 +228,14 @@ class Call:
         complained = False
         while True:
             try:
-                await self.books.remember(price)
-                self.settled = await self.books.database.submit_urgent(ledger.settle, record)
+                self.settled = await self.books.submit(record, price)
                 break
             except StoreUnavailable as error:
                 if not complained:
                     self.books.log.error("settlement_waits", call=record.call_id, reason=error.message)
                     complained = True
                 await asyncio.sleep(SETTLE_RETRY_S)
+        self.books.remembered_prices.add(price.version)
         self._report(record)
         return self.settled
 
@@ -227,7 +260,7 @@ class Call:
             estimated_output_tokens=admission.output_tokens(plan.upstream_model, reading.output_chars),
             absurd=reading.absurd,
         )
-        verdict = decide(ending, metered, admission.bounds(plan, self._body_bytes, reading.output_bytes))
+        verdict = decide(ending, metered, self._bounds())
         if verdict.settled_by is SettledBy.REPORTED:
             admission.observe(plan, verdict.usage.total_input_tokens)
         return verdict, price
@@ -281,3 +314,9 @@ class Call:
             **({"error": record.error_code} if record.error_code else {}),
             **({"shortfall_nanousd": self.settled.shortfall_nanousd} if self.settled.shortfall_nanousd else {}),
         )
+
+
+def _retrieve(future: asyncio.Future[Settled]) -> None:
+    """Take note of a failure that nobody waits for, so that asyncio does not complain of it."""
+    if not future.cancelled():
+        future.exception()

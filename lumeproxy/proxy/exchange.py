@@ -24,7 +24,7 @@ from lumeproxy.proxy.incoming import Incoming, printable
 from lumeproxy.proxy.live import Cause, LiveCall, LiveCalls, Stage
 from lumeproxy.proxy.passage import ExchangeLimits, Passage
 from lumeproxy.proxy.relay import ClientLeft
-from lumeproxy.upstreams.base import CutShort
+from lumeproxy.upstreams.base import CutShort, NotReached
 
 CALL_ID = web.RequestKey("call_id", str)  # where a request carries its id, given before anything can fail
 
@@ -55,6 +55,7 @@ class Exchange:
         key = await self._auth.caller(request.headers)
         limit = self.limits.body_bytes
         body = await read_body(request, limit_bytes=limit, idle_ms=self.limits.body_idle_ms)
+        key = await self._auth.caller(request.headers)  # it may have been revoked while its body arrived
         coding = request.headers.get("Content-Encoding", "")
         plain = decoded(body, coding, limit) if coding else body
         return Incoming(request, dialect, endpoint, request[CALL_ID], time_ms, key, body, plain, dialect.ask(plain))
@@ -88,6 +89,7 @@ class Exchange:
         live = LiveCall(
             call_id=incoming.call_id,
             account_id=incoming.key.account_id,
+            key_id=incoming.key.id,
             task=task,
             gone=lambda: request.transport is None,
             checkpoint=call.checkpoint,
@@ -96,11 +98,29 @@ class Exchange:
         passage = Passage(self.limits, call, incoming, live)
         self._live.add(live)
         try:
+            return await self._ended(passage, live, task)
+        except BaseException as error:
+            # A bug of ours, or the server is going down and does not wait any longer. The call must not keep its hold,
+            # nor be charged more than was metered.
+            live.stage = Stage.OURSELVES
+            stopped = isinstance(error, asyncio.CancelledError)
+            await call.settle(Ending.INTERRUPTED, error_code=Cause.STOPPING.value if stopped else LumeError.code)
+            begun = passage.cut()
+            if begun is None or not isinstance(error, Exception):
+                raise
+            bug(self.books.log, error, incoming.call_id)
+            return begun
+        finally:
+            passage.close()
+            self._live.remove(live)
+
+    @staticmethod
+    async def _ended(passage: Passage, live: LiveCall, task: asyncio.Task[object]) -> web.StreamResponse:
+        """Go, and take the ending that came of it."""
+        try:
             return await passage.go()
         except asyncio.CancelledError:
-            if live.cause is None:  # the server itself is going down and does not wait any longer
-                live.stage = Stage.OURSELVES
-                await call.settle(Ending.INTERRUPTED, error_code=Cause.STOPPING.value)
+            if live.cause is None:
                 raise
             task.uncancel()
             return await passage.interrupted(live.cause)
@@ -108,20 +128,8 @@ class Exchange:
             return await passage.client_left()
         except CutShort as error:
             return await passage.cut_by_upstream(str(error))
-        except LumeError as error:
+        except NotReached as error:
             return await passage.failed(error)
-        except Exception as error:
-            # A bug of ours. The call must not keep its hold, nor be charged more than was metered.
-            live.stage = Stage.OURSELVES
-            await call.settle(Ending.INTERRUPTED, error_code=LumeError.code)
-            begun = passage.cut()
-            if begun is None:
-                raise
-            bug(self.books.log, error, incoming.call_id)
-            return begun
-        finally:
-            passage.close()
-            self._live.remove(live)
 
 
 def new_call_id(now_ms: int) -> str:

@@ -6,17 +6,20 @@ Must not know the ledger.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from aiohttp import web
 
+from lumeproxy.clock import Clock
 from lumeproxy.core import estimate
 from lumeproxy.core.headers import for_client
 from lumeproxy.core.patterns import is_pattern, matches
 from lumeproxy.core.routing import RoutingTable
 from lumeproxy.dialects.base import Dialect, Endpoint
-from lumeproxy.errors import CredentialRejected, NotFound, Unreachable
+from lumeproxy.errors import CredentialRejected, NotFound, Unreachable, UpstreamError
+from lumeproxy.proxy.admission import Admission
 from lumeproxy.proxy.answers import CALL_ID_HEADER, render
 from lumeproxy.proxy.auth import Auth, allows
 from lumeproxy.proxy.exchange import Exchange
@@ -26,7 +29,11 @@ from lumeproxy.upstreams.base import CutShort, NotReached, Reply
 
 # Statuses by which an upstream says that it has no such endpoint; then our own estimate answers.
 NOT_OFFERED = frozenset({404, 405, 501})
+# Anthropic's and OpenAI's name for it; every answer carries both.
+REQUEST_IDS = ("request-id", "x-request-id")
 COUNT_REPLY_BYTES = 1 << 20
+# Nobody watches over a count as over a billed call; providers answer within a second.
+COUNT_S = 30.0
 # Anthropic's documentation allows the epoch for a model whose release date is not known.
 _UNKNOWN_DATE = "1970-01-01T00:00:00Z"
 
@@ -46,10 +53,17 @@ class Counts:
         self._exchange = exchange
 
     async def serve(self, request: web.BaseRequest, dialect: Dialect, endpoint: Endpoint) -> web.StreamResponse:
-        """Answer one count. Raises what Exchange.receive raises, ModelNotFound, Unreachable, CredentialRejected."""
+        """Answer one count. Raises what Exchange.receive raises, ModelNotFound, UpstreamError kinds."""
         incoming = await self._exchange.receive(request, dialect, endpoint)
+        try:
+            async with asyncio.timeout(COUNT_S):
+                return await self._count(incoming)
+        except TimeoutError:
+            raise Unreachable("The model provider did not answer in time.", retry_after_s=5) from None
+
+    async def _count(self, incoming: Incoming) -> web.Response:
         admission = self._exchange.books.admission
-        route, upstreams = admission.candidates(incoming.key, dialect.name, incoming.asked.model)
+        route, upstreams = admission.candidates(incoming.key, incoming.dialect.name, incoming.asked.model)
         reply: Reply | None = None
         for upstream in upstreams:
             try:
@@ -71,7 +85,9 @@ class Counts:
             answer = incoming.dialect.count(estimated_tokens(incoming, model), incoming.call_id)
             if answer is None:
                 raise NotFound("There is no such endpoint here.")
-            return render(answer)
+            return render(answer, x_lume_call_id=incoming.call_id)
+        if reply.status < 200 or 300 <= reply.status < 400:
+            raise UpstreamError("The model provider answered with a redirect, which is not followed.")
         pieces: list[bytes] = []
         size = 0
         try:
@@ -83,6 +99,9 @@ class Counts:
         except CutShort:
             raise Unreachable("The model provider's answer broke off.", retry_after_s=1) from None
         headers = [*for_client(reply.headers), (CALL_ID_HEADER, incoming.call_id)]
+        ids = {name.lower(): value for name, value in headers if name.lower() in REQUEST_IDS}
+        known = next(iter(ids.values()), incoming.call_id)
+        headers += [(name, known) for name in REQUEST_IDS if name not in ids]
         return web.Response(status=reply.status, headers=headers, body=b"".join(pieces))
 
 
@@ -94,11 +113,14 @@ def estimated_tokens(incoming: Incoming, model: str) -> int:
 
 
 class Models:
-    """Serves GET /v1/models in one shape that both SDKs and Claude Code's model discovery accept."""
+    """Serves GET /v1/models in one shape that both SDKs and Claude Code's model discovery accept.
 
-    def __init__(self, auth: Auth, routing: RoutingTable, names: ModelNames) -> None:
+    Only what can be called is listed: a model that has no price is refused, and so not shown.
+    """
+
+    def __init__(self, auth: Auth, admission: Admission, names: ModelNames, clock: Clock) -> None:
         self._auth = auth
-        self._all = _served(routing, names)
+        self._all = [n for n in _served(admission.routing, names) if admission.is_priced(n, clock.now_ms())]
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """The models that the key may use."""
@@ -118,7 +140,7 @@ class Models:
         """One model, NotFound where the key may not use it."""
         key = await self._auth.caller(request.headers)
         if name not in self.allowed(key):
-            raise NotFound(f"There is no model {name[:200]} here.")
+            raise NotFound("There is no such model here, or it is not available with this key.")
         return web.json_response(_entry(name))
 
     def allowed(self, key: StoredKey) -> Sequence[str]:

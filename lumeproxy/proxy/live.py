@@ -27,6 +27,7 @@ class Cause(enum.Enum):
     UPSTREAM_SILENT = "upstream_silent"
     TOO_LONG = "too_long"
     SUSPENDED = "suspended"
+    REVOKED = "revoked"
     STOPPING = "stopping"
 
 
@@ -58,7 +59,7 @@ class LiveCall:
     None when nothing is new. `cause` is set once, when the call is interrupted.
     """
 
-    __slots__ = ("account_id", "call_id", "cause", "checkpoint", "gone", "progress", "seen", "seen_ms", "stage",
+    __slots__ = ("account_id", "call_id", "cause", "checkpoint", "gone", "key_id", "progress", "seen", "seen_ms", "stage",
                  "started_ms", "task", "urgent")  # fmt: skip
 
     def __init__(
@@ -66,6 +67,7 @@ class LiveCall:
         *,
         call_id: str,
         account_id: int,
+        key_id: str,
         task: asyncio.Task[object],
         gone: Callable[[], bool],
         checkpoint: Callable[[], CheckPoint | None],
@@ -73,6 +75,7 @@ class LiveCall:
     ) -> None:
         self.call_id = call_id
         self.account_id = account_id
+        self.key_id = key_id
         self.task = task
         self.gone = gone
         self.checkpoint = checkpoint
@@ -137,6 +140,16 @@ class LiveCalls:
             if account_id is None or call.account_id == account_id:
                 call.interrupt(cause)
 
+    def interrupt_key(self, key_id: str, cause: Cause) -> None:
+        """Interrupt the calls that were made with one key."""
+        for call in tuple(self._calls.values()):
+            if call.key_id == key_id:
+                call.interrupt(cause)
+
+    def key_ids(self) -> set[str]:
+        """The keys of the running calls."""
+        return {call.key_id for call in self._calls.values()}
+
     async def emptied(self) -> None:
         """Wait until no call runs."""
         await self._emptied.wait()
@@ -171,8 +184,8 @@ class LiveCalls:
         if call.stage is Stage.OURSELVES:
             return
         if call.cause is not None:
-            # Noted before the reply began (see interrupt); cancelled calls do not come back here at this stage.
-            if call.stage is Stage.FIRST_BYTE and now_ms - call.seen_ms > self._patience.drain_ms:
+            # Only noted, when the reply had not begun (see interrupt): cancelled calls settle, and are not seen here.
+            if now_ms - call.seen_ms > self._patience.drain_ms:
                 call.task.cancel()
             return
         if call.gone():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from lumeproxy.core.sse import SseScanner
@@ -20,51 +21,90 @@ else:
 
 # A coded chunk is decoded in steps of at most this size, so that a bomb passes through in slices.
 DECODE_STEP_BYTES = 65_536
-# A single coded chunk may not decode to more than this many times itself; beyond it is a bomb and reading stops.
+# What is coded may not decode to more than this many times its size; beyond it is a bomb and reading stops. A block of
+# zstd (128 KiB) comes out with its last byte, so something is allowed in advance, and what was not used up is kept.
 DECODE_RATIO = 200
-
-
-class _Decoder(Protocol):
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+DECODE_ADVANCE_BYTES = 262_144
+DECODE_MOST_BYTES = 16 << 20
 
 
 class Decoder:
-    """Decodes a copy of a coded answer in bounded steps. Unknown codings decode to nothing and set `failed`."""
+    """Decodes a copy of a coded answer in bounded steps. Unknown codings decode to nothing and set `failed`.
+
+    An answer may be coded in several members or frames, one behind the other.
+    """
 
     def __init__(self, coding: str) -> None:
         self.failed = False
-        self._zlib = None
-        self._zstd = None
-        if coding in ("gzip", "x-gzip", "deflate"):
-            self._zlib = zlib.decompressobj(15 if coding == "deflate" else 31)
+        self._make: Callable[[], _Decompressor] | None = None
+        if coding in ("gzip", "x-gzip"):
+            self._make = lambda: _Zlib(31)
+        elif coding == "deflate":
+            self._make = lambda: _Zlib(15)
         elif coding == "zstd":
-            self._zstd = zstd.ZstdDecompressor()
+            self._make = _Zstd
         else:
             self.failed = True
+        self._current: _Decompressor | None = None if self._make is None else self._make()
+        self._allowed = DECODE_ADVANCE_BYTES
 
-    def feed(self, chunk: bytes) -> list[bytes]:
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The decoded pieces of a chunk, each at most DECODE_STEP_BYTES."""
-        if self.failed:
-            return []
-        pieces: list[bytes] = []
-        allowed = DECODE_STEP_BYTES + len(chunk) * DECODE_RATIO
-        try:
-            if self._zlib is not None:
-                rest = chunk
-                while rest and not self._zlib.eof and allowed > 0:
-                    pieces.append(self._zlib.decompress(rest, DECODE_STEP_BYTES))
-                    allowed -= len(pieces[-1])
-                    rest = self._zlib.unconsumed_tail
-            elif self._zstd is not None and not self._zstd.eof:
-                pieces.append(self._zstd.decompress(chunk, DECODE_STEP_BYTES))
-                while not self._zstd.needs_input and not self._zstd.eof and allowed > 0:
-                    pieces.append(self._zstd.decompress(b"", DECODE_STEP_BYTES))
-                    allowed -= len(pieces[-1])
-        except (zlib.error, zstd.ZstdError, EOFError):
-            self.failed = True
-        if allowed <= 0:
-            self.failed = True
-        return pieces
+        self._allowed = min(self._allowed + len(chunk) * DECODE_RATIO, DECODE_MOST_BYTES)
+        while not self.failed:
+            try:
+                piece, chunk = self._step(chunk)
+            except (zlib.error, zstd.ZstdError, EOFError):
+                self.failed = True
+                return
+            if not piece and not chunk:
+                return
+            self._allowed -= len(piece)
+            self.failed = self._allowed < 0
+            if piece:
+                yield piece
+
+    def _step(self, chunk: bytes) -> tuple[bytes, bytes]:
+        """One step: what was decoded, and what of the chunk is left; both empty when there is no more to be had."""
+        assert self._make is not None and self._current is not None
+        if self._current.eof:
+            if not chunk.strip(b"\0"):  # padding behind the last member
+                return b"", b""
+            self._current = self._make()
+        return self._current.step(chunk)
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    def step(self, chunk: bytes) -> tuple[bytes, bytes]: ...
+
+
+class _Zlib:
+    def __init__(self, window_bits: int) -> None:
+        self._inflate = zlib.decompressobj(window_bits)
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    def step(self, chunk: bytes) -> tuple[bytes, bytes]:
+        piece = self._inflate.decompress(chunk, DECODE_STEP_BYTES)
+        return piece, self._inflate.unconsumed_tail or self._inflate.unused_data
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self._frame = zstd.ZstdDecompressor()
+
+    @property
+    def eof(self) -> bool:
+        return self._frame.eof
+
+    def step(self, chunk: bytes) -> tuple[bytes, bytes]:
+        # What does not fit into a step is kept inside, and comes with the next one.
+        piece = self._frame.decompress(chunk, DECODE_STEP_BYTES)
+        return piece, self._frame.unused_data
 
 
 class StreamMeter:
@@ -73,7 +113,7 @@ class StreamMeter:
     `mark` is FINAL or FAILED once the dialect's last event, or an error event, has been seen.
     """
 
-    __slots__ = ("_decoder", "_markers", "_scanner", "mark", "reader")
+    __slots__ = ("_ahead", "_decoder", "_markers", "_scanner", "mark", "reader")
 
     def __init__(self, reader: Reader, markers: tuple[bytes, ...], *, event_bytes: int, encoding: str) -> None:
         self.reader = reader
@@ -81,11 +121,17 @@ class StreamMeter:
         self._markers = markers
         self._scanner = SseScanner(event_bytes)
         self._decoder = Decoder(encoding) if encoding else None
+        self._ahead: bytes | None = None  # the unfinished event's data that the reader has been given already
 
     @property
     def can_splice(self) -> bool:
         """Whether our own events can be put into this stream: not into a coded one."""
         return self._decoder is None
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether some of the stream could not be decoded, so that its last event may have passed unseen."""
+        return self._decoder is not None and self._decoder.failed
 
     @property
     def at_boundary(self) -> bool:
@@ -97,6 +143,11 @@ class StreamMeter:
         """Offset in the last fed chunk just after its last complete event, -1 when none ended in it."""
         return self._scanner.boundary
 
+    @property
+    def learned(self) -> bool:
+        """Whether reading on would teach nothing that a charge needs: the input is known, or the end has come."""
+        return self.mark is not Mark.NONE or self.reader.reading.input_reported
+
     def feed(self, chunk: bytes) -> int:
         """Take a chunk; returns how many of its bytes may go to the client now.
 
@@ -107,29 +158,38 @@ class StreamMeter:
             return self._feed_plain(chunk)
         seen = self.mark
         for piece in self._decoder.feed(chunk):
-            self._feed_plain(piece)
+            if self.mark is seen:
+                self._feed_plain(piece)
         if self._decoder.failed:
-            self.reader.reading.truncated = True
+            self.reader.reading.output_bytes += len(chunk)
+            _count_unread(self.reader, len(chunk))
         return 0 if self.mark is not seen else len(chunk)
 
+    def finish(self) -> None:
+        """The stream has come to a clean end: what stands there without a blank line behind it counts as an event."""
+        if self.mark is Mark.NONE and not self.at_boundary:
+            self._feed_plain(b"\n\n")
+
     def _feed_plain(self, chunk: bytes) -> int:
-        free = len(chunk)
         reader = self.reader
-        reader.reading.output_bytes += free
+        reader.reading.output_bytes += len(chunk)
         for event in self._scanner.feed(chunk):
+            if self._ahead is not None:
+                ahead, self._ahead = self._ahead, None
+                if ahead == event.data:
+                    continue
             mark = reader.oversized(event.head, event.tail) if event.oversized else reader.event(event.data)
-            if mark is not Mark.NONE and self.mark is Mark.NONE:
+            if mark is not Mark.NONE:
                 self.mark = mark
-                free = event.start
-        if self.mark is Mark.NONE and not self._scanner.at_boundary:
-            free = min(free, self._feed_unterminated(len(chunk)))
-        return free
+                return event.start  # what comes behind the end is no part of the answer
+        return len(chunk) if self._scanner.at_boundary else self._feed_unterminated(len(chunk))
 
     def _feed_unterminated(self, size: int) -> int:
         """A last event whose data line is complete but whose blank line is still to come counts already: a client
-        may act on the line alone."""
+        may act on the line alone. It is given to the reader once, though it be met again with its blank line."""
         data = self._scanner.pending_data()
-        if data is not None and any(marker in data for marker in self._markers):
+        if data is not None and data != self._ahead and any(marker in data for marker in self._markers):
+            self._ahead = data
             mark = self.reader.event(data)
             if mark is not Mark.NONE:
                 self.mark = mark
@@ -140,25 +200,45 @@ class StreamMeter:
 class JsonMeter:
     """The meter of an answer that is one JSON document: keeps a copy up to `limit_bytes`, reads it at the end."""
 
+    learned = False  # before its end nothing is known
+
     def __init__(self, reader: Reader, *, limit_bytes: int, encoding: str) -> None:
         self.reader = reader
         self._limit_bytes = limit_bytes
         self._decoder = Decoder(encoding) if encoding else None
         self._pieces: list[bytes] = []
         self._size = 0
+        self._coded_size = 0
+        self._finished = False
 
     def feed(self, chunk: bytes) -> None:
         """Take a chunk as it came from the upstream."""
+        self._coded_size += len(chunk)
         for piece in (chunk,) if self._decoder is None else self._decoder.feed(chunk):
             self.reader.reading.output_bytes += len(piece)
+            self._size += len(piece)
             if self._size <= self._limit_bytes:
-                self._size += len(piece)
                 self._pieces.append(piece)
 
-    def finish(self) -> None:
-        """Read the whole document; an answer over the limit, or in an unknown coding, stays unread and is estimated."""
-        if self._size > self._limit_bytes or (self._decoder is not None and self._decoder.failed):
-            self.reader.reading.truncated = True
+    def finish(self, *, complete: bool = True) -> None:
+        """Read the whole document. One that broke off, over the limit, or in an unknown coding stays unread, and is
+        estimated by its size."""
+        if self._finished:
             return
-        self.reader.whole(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+        self._finished = True
+        if self._decoder is not None and self._decoder.failed:
+            self.reader.reading.output_bytes += self._coded_size
+            _count_unread(self.reader, self._coded_size)
+        elif not complete or self._size > self._limit_bytes:
+            _count_unread(self.reader, self._size)
+        else:
+            self.reader.whole(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
         self._pieces.clear()
+
+
+def _count_unread(reader: Reader, size: int) -> None:
+    """Bytes that can't be read are an answer all the same: each counts as a character of it. For coded events that is
+    about right, since what surrounds their text shrinks to nothing."""
+    reading = reader.reading
+    reading.truncated = True
+    reading.output_chars += size

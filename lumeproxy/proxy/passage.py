@@ -12,7 +12,7 @@ from aiohttp import web
 
 from lumeproxy.core.types import Ending
 from lumeproxy.dialects.base import error_facts
-from lumeproxy.errors import AccountSuspended, CredentialRejected, LumeError, Unreachable, UpstreamError
+from lumeproxy.errors import AccountSuspended, CredentialRejected, LumeError, Unauthorized, Unreachable, UpstreamError
 from lumeproxy.proxy import answers
 from lumeproxy.proxy.call import Call
 from lumeproxy.proxy.incoming import Incoming, printable
@@ -50,10 +50,13 @@ class Passage:
         self._reply: Reply | None = None
         self._relay: Relay | None = None
         self._meter: StreamMeter | JsonMeter | None = None
+        self._refusing = False
 
     async def go(self) -> web.StreamResponse:
-        """Send, then pass the reply on by its kind."""
+        """Send, then pass the reply on by its kind. Raises NotReached, CutShort, ClientLeft."""
         call, live = self._call, self._live
+        if live.gone():
+            raise ClientLeft  # before anything was sent, so that nobody bills it
         reply = self._reply = await self._send()
         self._incoming.forget_body()
         call.status = reply.status
@@ -96,6 +99,7 @@ class Passage:
 
     async def _refused(self, reply: Reply) -> web.StreamResponse:
         """The upstream answered with an error: passed on unchanged, but for the operator's own credential."""
+        self._refusing = True
         body = await read_all(reply)
         code, text = error_facts(body)
         if reply.status in (401, 402, 403):
@@ -115,7 +119,7 @@ class Passage:
     async def failed(self, error: LumeError, ending: Ending = Ending.UNREACHABLE, code: str = "") -> web.StreamResponse:
         """No answer came; nothing is charged, and the client is told in its dialect."""
         await self._settle(ending, code or error.code)
-        return answers.failed(self._incoming.dialect, error, self._incoming.request, self._incoming.call_id)
+        return self._answer(error)
 
     async def cut_by_upstream(self, code: str) -> web.StreamResponse:
         """The reply broke off. The client sees a broken answer too, never a clean end."""
@@ -124,7 +128,8 @@ class Passage:
             started = self._call.reader.reading.output_bytes > 0
             await self._settle(Ending.CUT_BY_UPSTREAM if started else Ending.UNREACHABLE, "upstream_cut", code)
             error = Unreachable("The model provider's answer broke off before it was complete.", retry_after_s=1)
-            return answers.failed(self._incoming.dialect, error, self._incoming.request, self._incoming.call_id)
+            return self._answer(error)
+        self._count_delivered()
         await self._settle(Ending.CUT_BY_UPSTREAM, "upstream_cut", code)
         self.cut()
         return begun
@@ -136,28 +141,38 @@ class Passage:
         if call.settled is None and self._reply is not None and self._meter is not None:
             await self._drain(self._reply, self._meter)
         self.close()
-        await self._settle(Ending.CUT_BY_CLIENT, "client_gone")
-        return self.cut() or web.Response(status=CLIENT_CLOSED_STATUS)
+        await self._settle(Ending.REFUSED if self._refusing else Ending.CUT_BY_CLIENT, "client_gone")
+        return self.cut(at_once=True) or web.Response(status=CLIENT_CLOSED_STATUS)
 
     async def _drain(self, reply: Reply, meter: StreamMeter | JsonMeter) -> None:
-        """Read on until the input usage is known, for at most `drain_ms`; what is not learned is estimated."""
-        reading = self._call.reader.reading
+        """Read on until the usage is known that can be, for at most `drain_ms` and while there is credit for it; what
+        is not learned is estimated."""
+        call = self._call
+        complete = False
         try:
             async with asyncio.timeout(self._limits.drain_ms / 1000):
-                while not reading.input_reported and (chunk := await reply.read()):
+                while not meter.learned:
+                    chunk = await reply.read()
+                    complete = not chunk
+                    if complete:
+                        break
                     meter.feed(chunk)
+                    if call.due() and not await call.funded():
+                        break
         except (TimeoutError, CutShort):
-            return
+            pass
         if isinstance(meter, JsonMeter):
-            meter.finish()
+            meter.finish(complete=complete)
 
     async def interrupted(self, cause: Cause) -> web.StreamResponse:
-        """The watch ended the call."""
+        """The watch, or the operator, ended the call."""
         self._live.stage = Stage.OURSELVES
         if cause in (Cause.CLIENT_GONE, Cause.CLIENT_STALLED):
             return await self.client_left()
         self.close()
         begun = self._begun()
+        if begun is not None:
+            self._count_delivered()
         if cause in (Cause.UPSTREAM_SILENT, Cause.TOO_LONG):
             if begun is None:
                 return await self.failed(Unreachable("The model provider did not answer in time.", retry_after_s=5))
@@ -165,20 +180,22 @@ class Passage:
             self.cut()
             return begun
         await self._settle(Ending.INTERRUPTED, cause.value)
-        if cause is Cause.SUSPENDED:
-            error: LumeError = AccountSuspended("This account was suspended while the call was running.")
-        else:
-            error = Unreachable("This proxy is being restarted; please try again.", retry_after_s=5)
+        error = _reason(cause)
         if begun is None:
-            return answers.failed(self._incoming.dialect, error, self._incoming.request, self._incoming.call_id)
-        if self._relay is None or not isinstance(self._meter, StreamMeter):
-            self.cut()
-            return begun
-        try:
+            return self._answer(error)
+        if self._relay is not None and isinstance(self._meter, StreamMeter):
             await self._relay.end_early(self._meter, error)
-        except ClientLeft:
+        else:
             self.cut()
         return begun
+
+    def _count_delivered(self) -> None:
+        """A JSON answer that breaks off can't be read: what was delivered of it counts by its size."""
+        if isinstance(self._meter, JsonMeter):
+            self._meter.finish(complete=False)
+
+    def _answer(self, error: LumeError) -> web.StreamResponse:
+        return answers.failed(self._incoming.dialect, error, self._incoming.request, self._incoming.call_id)
 
     def _begun(self) -> web.StreamResponse | None:
         return None if self._relay is None else self._relay.response
@@ -187,17 +204,26 @@ class Passage:
         self._live.stage = Stage.OURSELVES
         await self._call.settle(ending, error_code=code, error_text=text)
 
-    def cut(self) -> web.StreamResponse | None:
+    def cut(self, *, at_once: bool = False) -> web.StreamResponse | None:
         """Break the client's connection if an answer has begun, and return that answer; None when none has."""
-        if self._relay is None or self._relay.response is None:
-            return None
-        self._relay.cut()
-        return self._relay.response
+        begun = self._begun()
+        if begun is not None and self._relay is not None:
+            self._relay.cut(at_once=at_once)
+        return begun
 
     def close(self) -> None:
         """Let go of the upstream's reply; harmless to repeat."""
         if self._reply is not None:
             self._reply.close()
+
+
+def _reason(cause: Cause) -> LumeError:
+    """What a client is told whose call was ended from outside."""
+    if cause is Cause.SUSPENDED:
+        return AccountSuspended("This account was suspended while the call was running.")
+    if cause is Cause.REVOKED:
+        return Unauthorized("This API key was revoked while the call was running. Ask your operator for a new one.")
+    return Unreachable("This proxy is being restarted; please try again.", retry_after_s=5)
 
 
 async def read_all(reply: Reply) -> bytes:
@@ -214,6 +240,7 @@ async def read_all(reply: Reply) -> bytes:
 
 
 def request_id(reply: Reply) -> str:
+    """The provider's own id of the request, "" when it names none."""
     for name, value in reply.headers:
         if name.lower() in ("request-id", "x-request-id"):
             return printable(value)

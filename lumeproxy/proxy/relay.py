@@ -6,7 +6,12 @@ says how it broke. Must not know wire formats or prices.
 
 from __future__ import annotations
 
-from aiohttp import web
+import asyncio
+import re
+import socket
+import struct
+
+from aiohttp import HttpVersion11, web
 
 from lumeproxy.core.headers import for_client
 from lumeproxy.core.types import Ending
@@ -19,6 +24,13 @@ from lumeproxy.proxy.meter import JsonMeter, StreamMeter
 from lumeproxy.upstreams.base import CutShort, Reply
 
 NANOUSD_DIGITS = 9
+# How long a client may take to accept our last words, when its call was ended from outside: "suspended" means at once.
+FAREWELL_MS = 500
+# How much is handed to a client's connection at once, and may wait in it before the next is.
+WRITE_BYTES = 32_768
+# How long a client may take to read what was written before its connection was cut; one that never reads costs memory.
+LINGER_MS = 60_000
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # which stands for a byte that could not be decoded
 
 
 class ClientLeft(Exception):
@@ -26,8 +38,9 @@ class ClientLeft(Exception):
 
 
 def headers_for_client(call: Call, reply: Reply) -> list[tuple[str, str]]:
-    """The upstream's headers that pass, both request ids, ours."""
-    headers = for_client(reply.headers)
+    """The upstream's headers that pass, both request ids, ours. One whose bytes are not UTF-8 can't be written again as
+    it came, and is left out."""
+    headers = [(name, value) for name, value in for_client(reply.headers) if not _SURROGATE.search(value)]
     names = {name.lower() for name, _ in headers}
     for name in ("request-id", "x-request-id"):
         if name not in names:
@@ -50,6 +63,7 @@ class Relay:
         self._live = live
         self._request = request
         self._reply = reply
+        self._unsent = b""  # metered, and not yet written
         self.response: web.StreamResponse | None = None
 
     async def whole(self, meter: JsonMeter, *, buffer_bytes: int) -> web.StreamResponse:
@@ -63,26 +77,29 @@ class Relay:
         size = 0
         while chunk := await self._reply.read():
             live.progress += 1
-            live.stage = Stage.UPSTREAM
             self._first_byte()
             meter.feed(chunk)
+            if live.cause is not None:
+                raise ClientLeft  # noted before the reply began
             pieces.append(chunk)
             size += len(chunk)
             if size > buffer_bytes:
                 await self._start(chunked=self._reply.content_length is None)
                 await self._write(b"".join(pieces[:-1]))
                 pieces = [pieces[-1]]
+            live.stage = Stage.UPSTREAM
         meter.finish()
         live.stage = Stage.OURSELVES
         settled = await call.settle(Ending.COMPLETE)
+        body = b"".join(pieces)
         if self.response is not None:
-            await self._write(b"".join(pieces))
-            await self._finish()
-            return self.response
-        headers = headers_for_client(call, self._reply)
-        headers.append(("x-lume-charge", dollars(settled.cost_nanousd)))
-        headers.append(("x-lume-balance", dollars(settled.available_nanousd)))
-        return web.Response(status=self._reply.status, headers=headers, body=b"".join(pieces))
+            await self._write(body)
+        else:
+            headers = headers_for_client(call, self._reply)
+            headers.append(("x-lume-charge", dollars(settled.cost_nanousd)))
+            headers.append(("x-lume-balance", dollars(settled.available_nanousd)))
+            await self._prepare(web.Response(status=self._reply.status, headers=headers, body=body))
+        return await self._finish()
 
     async def stream(self, meter: StreamMeter) -> web.StreamResponse:
         """An event stream: every chunk at once, the last event after the commit.
@@ -90,80 +107,116 @@ class Relay:
         Raises CutShort where the upstream's connection broke or ended without the last event, ClientLeft.
         """
         call, live = self._call, self._live
-        stripper = call.dialect.stripper(call.plan.asked)
+        # Nothing can be taken out of a coded stream: it passes as it is.
+        stripper = call.dialect.stripper(call.plan.asked) if meter.can_splice else None
         await self._start(chunked=True)
-        while True:
-            live.stage = Stage.UPSTREAM
-            chunk = await self._reply.read()
-            live.progress += 1
-            if not chunk:
-                break
-            if call.ttfb_ms is None:
-                self._first_byte()
+        while chunk := await self._read(meter):
             if call.settled is not None:
                 await self._write(chunk if stripper is None else stripper.feed(chunk))
                 continue
             free = meter.feed(chunk)
-            out = chunk if stripper is None else stripper.feed(chunk)
+            out = self._unsent = chunk if stripper is None else stripper.feed(chunk)
             if meter.mark is Mark.NONE:
                 if call.due():
                     live.urgent = live.urgent or call.review_at_chars == 0
-                    if not await call.funded() and (
-                        stripper is not None or meter.boundary >= 0 or not meter.can_splice
-                    ):
-                        return await self._out_of_credit(meter, out if stripper else out[: max(meter.boundary, 0)])
+                    if not await call.funded():
+                        end = _cut_at(meter, out, stripped=stripper is not None)
+                        if end is not None:
+                            return await self._out_of_credit(meter, out[:end])
                 await self._write(out)
                 continue
             if stripper is not None:
                 free = 0  # its bytes are not the meter's: hold all of this chunk
             await self._write(out[:free])
-            live.stage = Stage.OURSELVES
-            await call.settle(Ending.COMPLETE if meter.mark is Mark.FINAL else Ending.CUT_BY_UPSTREAM)
+            await self._settle_read(meter)
             await self._write(out[free:])
         if call.settled is None:
-            raise CutShort("ended without its last event")
+            meter.finish()
+            if meter.mark is Mark.NONE and not meter.unreadable:
+                raise CutShort("ended without its last event")
+            await self._settle_read(meter)
         if stripper is not None:
             await self._write(stripper.flush())
-        await self._finish()
-        assert self.response is not None
-        return self.response
+        return await self._finish()
+
+    async def _read(self, meter: StreamMeter) -> bytes:
+        """The next bytes; after the answer's last event it does not matter how the upstream's connection ends."""
+        self._live.stage = Stage.UPSTREAM
+        try:
+            chunk = await self._reply.read()
+        except CutShort:
+            if self._call.settled is not None and meter.mark is Mark.FINAL:
+                return b""
+            raise
+        self._live.progress += 1
+        if chunk:
+            self._first_byte()
+        return chunk
+
+    async def _settle_read(self, meter: StreamMeter) -> None:
+        """Settle a stream that was read to its last event, or to an error event."""
+        self._live.stage = Stage.OURSELVES
+        failed = meter.mark is Mark.FAILED
+        await self._call.settle(Ending.CUT_BY_UPSTREAM if failed else Ending.COMPLETE)
 
     async def end_early(self, meter: StreamMeter, error: LumeError) -> None:
-        """End a running stream in the dialect's own words, where its bytes allow it; else cut it."""
-        if self.response is None:
-            return
-        if meter.can_splice and meter.at_boundary:
-            await self._write(self._call.dialect.ending(error, meter.reader))
-            await self._finish()
+        """End a running stream in the dialect's own words, where its bytes allow it and the client takes them; else
+        cut it. The call must be settled: nobody watches over this."""
+        try:
+            async with asyncio.timeout(FAREWELL_MS / 1000):
+                await self._put(self._unsent)
+                if meter.can_splice and meter.at_boundary:
+                    await self._put(self._call.dialect.ending(error, meter.reader))
+                    await self._finish()
+                    return
+        except (TimeoutError, ClientLeft):
+            self.cut(at_once=True)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled this: the interruption found us waiting for the client, and aiohttp keeps that wait,
+            # cancelled, for the next one. The client still takes nothing.
+            self.cut(at_once=True)
         else:
             self.cut()
 
     async def _out_of_credit(self, meter: StreamMeter, last: bytes) -> web.StreamResponse:
-        """Deliver up to the last whole event, settle, say why. What was delivered is charged, at most the hold.
+        """Settle, deliver up to the last whole event, say why. What was delivered is charged, at most the hold.
 
         Nothing can be said inside a coded stream: that one is cut.
         """
         call = self._call
-        await self._write(last)
         self._live.stage = Stage.OURSELVES
-        settled = await call.settle(Ending.OUT_OF_CREDIT, error_code=OutOfCredit.code)
         self._reply.close()
+        settled = await call.settle(Ending.OUT_OF_CREDIT, error_code=OutOfCredit.code)
         error = OutOfCredit(
             "Your credit ran out while this answer was being written; it was charged up to here. "
             f"Balance: ${dollars(settled.available_nanousd)}. Ask your operator to top up."
         )
         if meter.can_splice:
-            await self._write(call.dialect.ending(error, meter.reader))
-            await self._finish()
-        else:
-            self.cut()
+            await self._write(last + call.dialect.ending(error, meter.reader))
+            return await self._finish()
+        self.cut()
         assert self.response is not None
         return self.response
 
-    def cut(self) -> None:
-        """Break the client's connection, after what was written: never a clean end without the last event."""
-        if self._request.transport is not None:
-            self._request.transport.close()
+    def cut(self, *, at_once: bool = False) -> None:
+        """Break the client's connection after what was written, or `at_once` where nobody reads any more: never a clean
+        end without the last event."""
+        transport = self._request.transport
+        if transport is None:
+            return
+        if self._request.version < HttpVersion11:
+            # Such an answer ends with its connection, so that only a reset tells the client that it is not complete.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            at_once = True
+        if at_once:
+            transport.abort()
+            return
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LINGER_MS / 1000, transport.abort)
+        transport.close()
 
     def _first_byte(self) -> None:
         call = self._call
@@ -181,26 +234,49 @@ class Relay:
         response = web.StreamResponse(status=self._reply.status, headers=headers)
         if not chunked:
             response.content_length = self._reply.content_length
-        self.response = response
+        await self._prepare(response)
+
+    async def _prepare(self, response: web.StreamResponse) -> None:
+        self.response = response  # also where this fails: the connection is of no use for another answer then
         try:
             await response.prepare(self._request)
         except ConnectionError:
             raise ClientLeft from None
+        if self._request.transport is not None:
+            self._request.transport.set_write_buffer_limits(high=WRITE_BYTES)
 
     async def _write(self, data: bytes) -> None:
-        if not data:
-            return
-        assert self.response is not None
+        """Write under the watch's eyes: a client that takes nothing for too long is given up."""
         self._live.stage = Stage.CLIENT
-        try:
-            await self.response.write(data)
-        except ConnectionError:
-            raise ClientLeft from None
+        await self._put(data)
         self._live.progress += 1
 
-    async def _finish(self) -> None:
+    async def _put(self, data: bytes) -> None:
+        """Write in pieces, so that a client that reads slowly holds back the upstream and not our memory."""
         assert self.response is not None
+        while data:
+            piece, data = data[:WRITE_BYTES], data[WRITE_BYTES:]
+            self._unsent = data  # the piece is in the connection's buffer then, whatever interrupts the wait for it
+            try:
+                await self.response.write(piece)
+            except ConnectionError:
+                raise ClientLeft from None
+
+    async def _finish(self) -> web.StreamResponse:
+        assert self.response is not None
+        if self._live.cause is None:
+            self._live.stage = Stage.CLIENT
         try:
             await self.response.write_eof()
         except ConnectionError:
             raise ClientLeft from None
+        return self.response
+
+
+def _cut_at(meter: StreamMeter, out: bytes, *, stripped: bool) -> int | None:
+    """Where in the bytes at hand a stream may be ended: after a whole event, None where none ends in them."""
+    if stripped:
+        return len(out)  # whole events only
+    if not meter.can_splice:
+        return 0
+    return meter.boundary if meter.boundary >= 0 else None

@@ -5,18 +5,28 @@ The dialect is known from the path before anything can fail. Must not know what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from lumeproxy import __version__
 from lumeproxy.dialects.base import Dialect, Endpoint
-from lumeproxy.errors import CallerError, LumeError, NotFound, StoreUnavailable, UpgradeRequired
+from lumeproxy.errors import (
+    CallerError,
+    InvalidRequest,
+    LumeError,
+    NotFound,
+    StoreUnavailable,
+    UnsupportedEncoding,
+    UpgradeRequired,
+)
 from lumeproxy.logs import bug
 from lumeproxy.proxy import answers
 from lumeproxy.proxy.body import ClientGone
 from lumeproxy.proxy.exchange import CALL_ID, Exchange, new_call_id
 from lumeproxy.proxy.free import Counts, Models
+from lumeproxy.proxy.incoming import printable
 from lumeproxy.proxy.passage import CLIENT_CLOSED_STATUS
 from lumeproxy.store import accounts
 
@@ -25,6 +35,9 @@ Service = Callable[[web.BaseRequest, Dialect, Endpoint], Awaitable[web.StreamRes
 
 # Users write the version twice: Claude Code adds /v1 to a base URL that already ends in it (wire.md section 1).
 PREFIXES = ("/v1", "/v1/v1")
+
+# A key that somebody wrote into a path is neither logged nor sent back.
+_KEY_IN_PATH = re.compile(r"(?<![0-9A-Za-z])(lume_|sk-)[^/]*")
 
 _HOME = (
     f"lumeproxy {__version__} is running.\n\n"
@@ -48,8 +61,11 @@ class Site:
 
     def application(self, dialects: Sequence[Dialect]) -> web.Application:
         """The aiohttp application with every route."""
-        app = web.Application()
-        add = app.router.add_route
+        app = web.Application(middlewares=[self._unrouted])
+
+        def add(method: str, path: str, handler: Handler) -> None:
+            app.router.add_route(method, path, handler, expect_handler=_expect)
+
         for dialect in dialects:
             for endpoint in dialect.endpoints:
                 service: Service = self._exchange.serve if endpoint.billed else self._counts.serve
@@ -59,19 +75,23 @@ class Site:
             add("GET", prefix + "/responses", self._guarded(self._refuse_websocket))
             add("GET", prefix + "/models", self._guarded(self._models.serve))
             add("GET", prefix + "/models/{model:.+}", self._guarded(self._one_model))
-        add("HEAD", "/", self._ok)
-        add("HEAD", "/api/hello", self._ok)
-        add("GET", "/", self._home)
-        add("GET", "/healthz", self._ok)
-        add("GET", "/readyz", self._ready)
+        add("HEAD", "/", self._guarded(self._ok, any_host=True))
+        add("HEAD", "/api/hello", self._guarded(self._ok, any_host=True))
+        add("GET", "/", self._guarded(self._home, any_host=True))
+        add("GET", "/healthz", self._guarded(self._ok, any_host=True))
+        add("GET", "/readyz", self._guarded(self._ready, any_host=True))
         add("*", "/{path:.*}", self._guarded(self._nothing_here))
         return app
 
-    def _dialect_handler(self, service: Service, dialect: Dialect, endpoint: Endpoint) -> Handler:
+    def _dialect_handler(
+        self, service: Service, dialect: Dialect, endpoint: Endpoint, *, any_host: bool = False
+    ) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             call_id = request[CALL_ID] = new_call_id(self._clock.now_ms())
             try:
-                self._check_host(request)
+                _check_framing(request)
+                if not any_host:
+                    self._check_host(request)
                 return await service(request, dialect, endpoint)
             except ClientGone:
                 return web.Response(status=CLIENT_CLOSED_STATUS)
@@ -83,8 +103,9 @@ class Site:
 
         return handle
 
-    def _guarded(self, serve: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Handler:
-        """A handler outside the dialects' own paths; errors take the shape of the caller's SDK."""
+    def _guarded(self, serve: Handler, *, any_host: bool = False) -> Handler:
+        """A handler outside the dialects' own paths; errors take the shape of the caller's SDK. `any_host` for what
+        says nothing that a foreign web page could use: health checks come under all sorts of names."""
 
         async def service(request: web.BaseRequest, _dialect: Dialect, _endpoint: Endpoint) -> web.StreamResponse:
             assert isinstance(request, web.Request)
@@ -95,15 +116,26 @@ class Site:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             dialect = answers.dialect_of(request)
-            return await self._dialect_handler(service, dialect, Endpoint(request.path, billed=False))(request)
+            endpoint = Endpoint(request.path, billed=False)
+            return await self._dialect_handler(service, dialect, endpoint, any_host=any_host)(request)
 
         return handle
+
+    @web.middleware
+    async def _unrouted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What no route can match, such as CONNECT, gets our 404 and not aiohttp's."""
+        if request.match_info.http_exception is None:
+            return await handler(request)
+        return await self._guarded(self._nothing_here)(request)
 
     def _failed(self, dialect: Dialect, error: LumeError, request: web.Request, call_id: str) -> web.Response:
         """An error before the hold: nothing was charged; one log line, no record."""
         write = self._log.error if isinstance(error, StoreUnavailable) else self._log.info
-        write("refused", call=call_id, path=request.path[:200], error=error.code)
-        return answers.failed(dialect, error, request, call_id)
+        write("refused", call=call_id, path=_shown_path(request), error=error.code)
+        response = answers.failed(dialect, error, request, call_id)
+        if isinstance(error, _BadFraming):
+            response.force_close()
+        return response
 
     def _check_host(self, request: web.Request) -> None:
         """Against DNS rebinding: a page in somebody's browser must not reach a proxy on loopback under its own name."""
@@ -125,7 +157,7 @@ class Site:
         return await self._nothing_here(request)
 
     async def _nothing_here(self, request: web.Request) -> web.StreamResponse:
-        raise NotFound(f"There is nothing at {request.method} {request.path[:200]} here.")
+        raise NotFound(f"There is nothing at {request.method} {_shown_path(request)} here.")
 
     async def _ok(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(text="ok\n")
@@ -147,6 +179,31 @@ class _UnknownHost(CallerError):
 
     status = 403
     code = "unknown_host"
+
+
+class _BadFraming(InvalidRequest):
+    """Where this request ends is a matter of opinion; nothing more is read from its connection."""
+
+
+def _check_framing(request: web.Request) -> None:
+    """Refuse what aiohttp's parser lets through although another server on the way might read it differently."""
+    headers = request.headers
+    if request.version not in (HttpVersion10, HttpVersion11):
+        raise _BadFraming("This is not an HTTP/1.1 request.")
+    if hdrs.TRANSFER_ENCODING in headers and (
+        headers[hdrs.TRANSFER_ENCODING].lower() != "chunked" or request.version == HttpVersion10
+    ):
+        raise _BadFraming("The only transfer-encoding that is taken here is chunked, over HTTP/1.1.")
+    if hdrs.CONTENT_ENCODING in headers and len(headers.getall(hdrs.CONTENT_ENCODING)) > 1:
+        raise UnsupportedEncoding("The request has more than one content-encoding header; send one.")
+
+
+async def _expect(_request: web.Request) -> None:
+    """Nothing yet: whoever reads the body asks for it. Expectations other than 100-continue are ignored."""
+
+
+def _shown_path(request: web.Request) -> str:
+    return printable(_KEY_IN_PATH.sub(r"\1...", request.path))
 
 
 def _internal(call_id: str) -> LumeError:

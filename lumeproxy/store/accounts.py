@@ -72,7 +72,10 @@ def count(tx: Tx) -> int:
 
 def inactive_ids(tx: Tx) -> list[int]:
     """Ids of accounts that are suspended or closed and still have running calls."""
-    rows = tx.execute("SELECT id FROM accounts WHERE status <> 'active' AND kind = 'customer' AND held_nanousd > 0")
+    # By their holds, not by what is held: a call of a free model holds nothing.
+    rows = tx.execute(
+        "SELECT id FROM accounts WHERE status <> 'active' AND id IN (SELECT account_id FROM holds) ORDER BY id"
+    )
     return [row[0] for row in rows]
 
 

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from itertools import islice
 
 from lumeproxy.core.money import format_usd
 from lumeproxy.core.pricing import Price, cost, decode_price
@@ -21,14 +23,28 @@ _TOKENS = ", ".join(Usage.__slots__)
 
 
 def audit(tx: Tx) -> list[str]:
-    """What is wrong, one sentence each, at most MAX_PROBLEMS; empty when all is well."""
-    problems: list[str] = []
-    for check in (_sound_file, _balances, _holds, _agreement, _bills):
-        for problem in check(tx):
-            problems.append(problem)
-            if len(problems) >= MAX_PROBLEMS:
-                return problems
-    return problems
+    """What is wrong, one sentence each, at most MAX_PROBLEMS; empty when all is well.
+
+    All checks see the same moment, so that calls which are settled meanwhile are no contradiction.
+    """
+    alone = not tx.in_transaction
+    if alone:
+        tx.execute("BEGIN")
+    try:
+        return list(islice(_problems(tx), MAX_PROBLEMS))
+    finally:
+        if alone and tx.in_transaction:
+            tx.execute("ROLLBACK")
+
+
+def _problems(tx: Tx) -> Iterator[str]:
+    try:
+        for check in (_sound_file, _balances, _holds, _agreement, _bills):
+            yield from check(tx)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        yield f"The database file is damaged: {error}."
 
 
 def _sound_file(tx: Tx) -> Iterator[str]:
@@ -44,9 +60,10 @@ def _balances(tx: Tx) -> Iterator[str]:
     if total:
         yield f"The balances of all accounts sum to {total} nano-USD instead of zero."
     rows = tx.execute(
-        "SELECT a.name, a.kind, a.balance_nanousd, a.held_nanousd,"
-        " (SELECT coalesce(sum(amount_nanousd), 0) FROM entries WHERE to_account = a.id)"
-        " - (SELECT coalesce(sum(amount_nanousd), 0) FROM entries WHERE from_account = a.id) FROM accounts a"
+        "SELECT a.name, a.kind, a.balance_nanousd, a.held_nanousd, coalesce(m.entered, 0) FROM accounts a LEFT JOIN"
+        " (SELECT account, sum(amount) AS entered FROM ("
+        "   SELECT to_account AS account, amount_nanousd AS amount FROM entries"
+        "   UNION ALL SELECT from_account, -amount_nanousd FROM entries) GROUP BY account) m ON m.account = a.id"
     )
     for name, kind, balance, held, entered in rows:
         if balance != entered:
@@ -93,10 +110,13 @@ def _bills(tx: Tx) -> Iterator[str]:
     known: dict[str, Price | None] = {}
     for version, text in tx.execute("SELECT version, price FROM prices"):
         try:
-            known[version] = decode_price(text)
+            found = known[version] = decode_price(text)
         except ValueError as error:
             known[version] = None
             yield f"The price {version} can't be used: {error}."
+        else:
+            if found.version != version:
+                yield f"The price {version} has the terms of {found.version}."
     rows = tx.execute(
         f"SELECT call_id, ending, settled_by, cost_nanousd, price_version, multiplier_ppm, {_TOKENS} FROM usage"
     )

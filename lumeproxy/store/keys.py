@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,15 @@ def revoke(tx: Tx, key_id: str, at_ms: int) -> StoredKey:
     if key.revoked_ms is None or key.revoked_ms > at_ms:
         tx.execute("UPDATE keys SET revoked_ms = $1 WHERE id = $2", bound(at_ms, key_id))
     return get(tx, key_id)
+
+
+def not_in_force(tx: Tx, ids: Iterable[str], now_ms: int) -> list[str]:
+    """Those of the keys that are revoked or expired by now, or whose account is not active."""
+    ended = (
+        "SELECT 1 FROM keys k JOIN accounts a ON a.id = k.account_id"
+        " WHERE k.id = $1 AND (k.revoked_ms <= $2 OR k.expires_ms <= $2 OR a.status <> 'active')"
+    )
+    return [key_id for key_id in ids if tx.execute(ended, bound(key_id, now_ms)).fetchone()]
 
 
 def _key(row: tuple[Any, ...]) -> StoredKey:

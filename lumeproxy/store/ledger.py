@@ -133,8 +133,11 @@ def entries(tx: Tx, account_name: str, limit: int = 100, before_id: int | None =
     """An account's entries, newest first; `before_id` continues a list. Raises Missing."""
     account = accounts.get(tx, account_name)
     rows = tx.execute(
-        "SELECT id, time_ms, kind, CASE WHEN to_account = $1 THEN amount_nanousd ELSE -amount_nanousd END, call_id, note"
-        " FROM entries WHERE (to_account = $1 OR from_account = $1) AND id < $2 ORDER BY id DESC LIMIT $3",
+        "SELECT * FROM (SELECT id, time_ms, kind, amount_nanousd, call_id, note FROM entries"
+        " WHERE to_account = $1 AND to_account > 3 AND id < $2 ORDER BY id DESC LIMIT $3)"
+        " UNION ALL SELECT * FROM (SELECT id, time_ms, kind, -amount_nanousd, call_id, note FROM entries"
+        " WHERE from_account = $1 AND from_account > 3 AND id < $2 ORDER BY id DESC LIMIT $3)"
+        " ORDER BY 1 DESC LIMIT $3",
         bound(account.id, before_id if before_id is not None else 2**62, limit),
     )
     return [EntryRow(*row) for row in rows]
@@ -146,10 +149,16 @@ def hold(
     """Set aside what is wanted, or all there is if that is at least `at_least_nanousd`. One conditional UPDATE decides,
     so that parallel calls can't spend the same credit.
 
-    Raises OutOfCredit, AccountSuspended; then nothing was held. The same call id again returns its first hold.
+    Raises OutOfCredit, AccountSuspended; then nothing was held. The same call id again returns its first hold, and is
+    Refused once that has ended: a second hold could never be settled.
     """
-    known = tx.execute("SELECT amount_nanousd FROM holds WHERE call_id = $1", bound(call_id)).fetchone()
+    known = tx.execute(
+        "SELECT amount_nanousd FROM holds WHERE call_id = $1 UNION ALL SELECT NULL FROM usage WHERE call_id = $1",
+        bound(call_id),
+    ).fetchone()
     if known is not None:
+        if known[0] is None:
+            raise Refused(f"The call {call_id[:40]} has ended.")
         return HoldTaken(known[0], _available(tx, account_id))
     least = min(want_nanousd, at_least_nanousd)
     before = tx.execute(

@@ -6,6 +6,7 @@ cookies, no environment proxies, no total timeout, no automatic headers. Errors 
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -13,10 +14,13 @@ from collections.abc import Callable, Sequence
 import aiohttp
 from yarl import URL
 
+from lumeproxy.errors import ConfigError
 from lumeproxy.upstreams.base import CutShort, NotReached, Outgoing, Reply
 
 # aiohttp warns above this size that bytes block the loop; a file object of the same bytes is written in pieces.
 LARGE_BODY_BYTES = 1 << 20
+# aiohttp's parser lets these through in a reply's headers, its writer refuses them: the answer would be lost on its way.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*$")
 
@@ -31,20 +35,51 @@ def endpoint(base_url: str) -> str:
     return base if _VERSIONED.search(base) else base + "/v1"
 
 
+def _checked(name: str, base_url: str) -> str:
+    """The base URL of an upstream. Raises ConfigError for what is none, or has parts that would go astray."""
+    try:
+        url = URL(base_url)
+        good = url.scheme in ("http", "https") and url.host and not (url.query_string or url.fragment or url.user)
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(
+            f"upstreams.{name}.base_url is no address of a server: write it as https://host/path, without a user, a "
+            "query or a fragment."
+        )
+    return base_url
+
+
 class HttpReply:
-    """A reply whose bytes are handed out as aiohttp reads them."""
+    """A reply whose bytes are handed out as aiohttp reads them.
 
-    __slots__ = ("_content", "_response", "content_length", "content_type", "encoding", "headers", "status")
+    A header that holds one of `secrets` is dropped (an upstream may send back what it got), and so is one with control
+    characters, which no client could be sent.
+    """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    __slots__ = ("_closed", "_content", "_response", "content_length", "content_type", "encoding", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, secrets: Sequence[str]) -> None:
         self._response = response
         self._content = response.content
         self.status = response.status
-        self.headers: Sequence[tuple[str, str]] = tuple(response.headers.items())
+        self.headers: Sequence[tuple[str, str]] = tuple(
+            (name, value)
+            for name, value in response.headers.items()
+            if _CONTROL.search(value) is None and not any(secret in value for secret in secrets)
+        )
         self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         self.content_length = response.content_length
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         self.encoding = "" if encoding == "identity" else encoding
+        self._closed = _closing(response)
+        if self._closed is not None:
+            self._closed.add_done_callback(self._lost)
+
+    def _lost(self, _closed: object) -> None:
+        """The connection is gone. aiohttp tells its reader, but not where a chunk's framing was at fault."""
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError("broken framing"))
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Raises CutShort when the connection broke or the framing says so."""
@@ -55,10 +90,29 @@ class HttpReply:
 
     def close(self) -> None:
         """Close the connection if bytes are left, else give it back to the pool."""
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._lost)
         if self._content.at_eof():
             self._response.release()
         else:
             self._response.close()
+
+
+def _closing(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """What is done when the reply's connection is closed, None where it has been given back already."""
+    connection = response.connection
+    protocol = None if connection is None else connection.protocol
+    closed = None if protocol is None else protocol.closed
+    if closed is not None:  # one for all replies of a connection
+        closed.remove_done_callback(_retrieve)
+        closed.add_done_callback(_retrieve)
+    return closed
+
+
+def _retrieve(closed: asyncio.Future[None]) -> None:
+    """Look at how a connection ended, or asyncio complains that nobody did."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 class HttpUpstream:
@@ -80,14 +134,17 @@ class HttpUpstream:
         self.dialects = dialects
         self.provider = provider
         self.takes_encoded = True
-        self._base = endpoint(base_url)
+        self._base = endpoint(_checked(name, base_url))
         self._authorize = authorize
         self._session = session
 
     async def send(self, outgoing: Outgoing) -> Reply:
         """Send the request; raises NotReached, whose `sent` decides whether another upstream may be tried."""
         url = self._base + outgoing.path + ("?" + outgoing.query if outgoing.query else "")
-        headers = [*outgoing.headers, *self._authorize(), ("Accept-Encoding", "identity")]
+        credential = self._authorize()
+        spelled: dict[str, str] = {}  # aiohttp keeps repeats of a header only where they are spelled alike
+        headers = [(spelled.setdefault(name.lower(), name), value) for name, value in outgoing.headers]
+        headers += [*credential, ("Accept-Encoding", "identity")]
         body = outgoing.body
         try:
             response = await self._session.request(
@@ -102,4 +159,4 @@ class HttpUpstream:
             raise NotReached(f"The upstream {self.name} can't be reached.", sent=False) from None
         except (aiohttp.ClientError, OSError, TimeoutError):
             raise NotReached(f"The upstream {self.name} closed the connection without a reply.", sent=True) from None
-        return HttpReply(response)
+        return HttpReply(response, [secret for _, value in credential if (secret := value.rpartition(" ")[2])])

@@ -30,9 +30,10 @@ def test_an_attachment_counts_by_its_content_not_by_its_bytes():
     image = base64.b64encode(b"\x00" * 300_000)
     body = b'{"type":"base64","data":"' + image + b'"}'
 
-    assert estimate.body_tokens(body) < len(body) // 10
-    assert estimate.body_tokens(body) >= estimate.ATTACHMENT_LEAST_TOKENS
-    assert estimate.body_tokens(b"") == 1
+    assert estimate.body_tokens(body, has_attachments=True) < len(body) // 10
+    assert estimate.body_tokens(body, has_attachments=True) >= estimate.ATTACHMENT_LEAST_TOKENS
+    assert estimate.body_tokens(b"", has_attachments=True) == 1
+    assert estimate.body_tokens(body, has_attachments=False) > len(body) // 10
 
 
 def test_claude_counts_more_than_o200k_and_newer_ones_more_than_older():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -28,14 +29,52 @@ def read(events: list[bytes], chunks: list[bytes] | None = None):
     return reader, last
 
 
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+LINK = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+FILE = {"type": "document", "source": {"type": "file", "file_id": "f"}}
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+@pytest.mark.parametrize(
+    ("more", "elsewhere", "attached"),
+    [
+        ({}, False, False),
+        ({"messages": None, "tools": None, "system": None, "container": None, "mcp_servers": None}, False, False),
+        (user("see https://example.com"), False, False),
+        (user([{"type": "text", "text": '"url" "file_id" base64'}]), False, False),
+        (user([IMAGE]), False, True),
+        (user([LINK]), True, True),
+        (user([FILE]), True, True),
+        (user([{"type": "document", "source": {"type": "text", "data": "x"}}]), False, True),
+        (user([{"type": "container_upload", "file_id": "f"}]), True, True),
+        (user([{"type": "tool_result", "content": "x"}]), False, False),
+        (user([{"type": "tool_result", "content": [{"type": "text", "text": "x"}, LINK]}]), True, True),
+        ({"system": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]}, False, False),
+        ({"tools": [{"name": "t", "input_schema": {"properties": {"url": {"type": "string"}}}}]}, False, False),
+        ({"tools": [{"type": "custom", "name": "t"}, {"type": "bash_20250124", "name": "bash"}]}, False, False),
+        ({"tools": [{"type": "web_search_20260101", "name": "web_search"}]}, True, False),
+        ({"container": "c"}, True, False),
+        ({"mcp_servers": [{"url": "https://x"}]}, True, False),
+        (user(7), True, True),
+        ({"messages": "odd", "tools": 3}, True, True),
+    ],
+    ids=str,
+)
+def test_what_a_request_names_beyond_its_bytes_is_found(more, elsewhere, attached):
+    asked = DIALECT.ask(json.dumps({"model": "m", **more}).encode())
+
+    assert (asked.refers_elsewhere, asked.has_attachments) == (elsewhere, attached)
+
+
 def test_facts_of_a_request():
     asked = DIALECT.ask(b'{"model":"m","max_tokens":9,"stream":true,"speed":"fast","inference_geo":"us"}')
 
     assert (asked.model, asked.max_output_tokens, asked.stream) == ("m", 9, True)
     assert asked.terms == Terms("standard", "fast", "us")
     assert not asked.refers_elsewhere
-    assert DIALECT.ask(b'{"model":"m","messages":[{"source":{"type":"url"}}]}').refers_elsewhere
-    assert DIALECT.ask(b'{"model":"m","tools":[{"type":"web_search_20260101"}]}').refers_elsewhere
 
 
 CACHE = {
@@ -187,7 +226,7 @@ TABLE = [
     (errors.UpgradeRequired, 426, "invalid_request_error", True),
     (errors.InvalidRequest, 400, "invalid_request_error", True),
     (errors.Unreachable, 503, "overloaded_error", False),
-    (errors.UpstreamError, 502, "api_error", False),
+    (errors.UpstreamError, 502, "api_error", True),
     (errors.CredentialRejected, 502, "api_error", True),
     (errors.StoreUnavailable, 503, "overloaded_error", False),
     (errors.LumeError, 500, "api_error", False),

@@ -8,48 +8,7 @@ import pytest
 
 from lumeproxy.dialects import DIALECTS, base
 from lumeproxy.dialects.base import Reading
-from lumeproxy.errors import InvalidRequest, RateLimited
-
-
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"[]",
-        b'"x"',
-        b"{",
-        b"{}",
-        b'{"model": 5}',
-        b'{"model": ""}',
-        b'{"model": "' + b"x" * 300 + b'"}',
-        b'{"model": "a", "stream": "yes"}',
-        b'{"model": "a\\u0000"}',
-        b'{"model":"a","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
-        b'{"model":"a", "model":"b"}',
-        b'{"model":"a", "mod\\u0065l":"b"}',
-        b'{"model":"a", "x": NaN}',
-    ],
-    ids=range(14),
-)
-def test_a_request_that_cannot_be_understood_is_refused_without_quoting_it(dialect, body):
-    with pytest.raises(InvalidRequest) as caught:
-        dialect.ask(body)
-
-    assert "xxxx" not in caught.value.message
-
-
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
-def test_odd_but_valid_requests_are_understood(dialect):
-    body = (
-        b' {"stream" : null, "x": "\\ud800", "y": [{"model":"no"}], "n": 123456789012345678901234567890,'
-        b' "model": "a", "model" : "a"}'
-    )
-
-    asked = dialect.ask(body)
-
-    assert (asked.model, asked.stream) == ("a", False)
-    assert dialect.to_upstream(body, asked, None) is body
+from lumeproxy.errors import RateLimited
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
@@ -131,11 +90,6 @@ def test_answers_tell_a_client_whether_to_come_again():
     assert answer.headers["request-id"] == answer.headers["x-request-id"] == "id"
 
 
-def test_the_echo_says_something_even_to_silence():
-    assert "".join(base.echoed("a  b")) == "You said: a  b"
-    assert base.echo_tokens("".join(base.echoed(" "))) > 3
-
-
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
 def test_half_a_surrogate_pair_in_an_answer_does_not_lose_its_usage(dialect):
     usage = {"input_tokens": 7, "prompt_tokens": 7, "output_tokens": 3, "completion_tokens": 3}
@@ -146,11 +100,3 @@ def test_half_a_surrogate_pair_in_an_answer_does_not_lose_its_usage(dialect):
 
     assert (reader.reading.usage.input_tokens, reader.reading.usage.output_tokens) == (7, 3)
     assert not reader.reading.truncated
-
-
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
-def test_the_echo_takes_any_understood_request(dialect):
-    for extra in (b"", b',"messages":5,"input":5', b',"messages":[7],"input":[7]', b',"messages":"\\ud800"'):
-        body = b'{"model":"a"' + extra + b"}"
-        for path in (endpoint.path for endpoint in dialect.endpoints):
-            assert dialect.echo(body, dialect.ask(body), "id", 1, path).status == 200

@@ -28,13 +28,36 @@ def read(chunks: list[bytes]):
     return reader, last
 
 
+@pytest.mark.parametrize(
+    ("part", "elsewhere", "attached"),
+    [
+        ({"type": "text", "text": "https://x"}, False, False),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}, False, True),
+        ({"type": "image_url", "image_url": {"url": "https://x/a.png"}}, True, True),
+        ({"type": "file", "file": {"file_data": "data:a;base64,aGk="}}, False, True),
+        ({"type": "file", "file": {"file_id": "f"}}, True, True),
+        ({"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}, False, True),
+    ],
+    ids=str,
+)
+def test_what_a_request_names_beyond_its_bytes_is_found(part, elsewhere, attached):
+    asked = DIALECT.ask(json.dumps({"model": "m", "messages": [{"role": "user", "content": [part]}]}).encode())
+
+    assert (asked.refers_elsewhere, asked.has_attachments) == (elsewhere, attached)
+
+
+def test_a_search_of_the_web_and_an_odd_shape_count_as_content_from_elsewhere():
+    assert DIALECT.ask(b'{"model":"m","web_search_options":{}}').refers_elsewhere
+    assert not DIALECT.ask(b'{"model":"m","web_search_options":null}').refers_elsewhere
+    assert DIALECT.ask(b'{"model":"m","messages":7}').refers_elsewhere
+
+
 def test_facts_of_a_request():
     asked = DIALECT.ask(b'{"model":"m","max_tokens":5,"max_completion_tokens":9,"n":3,"service_tier":"default"}')
 
     assert (asked.max_output_tokens, asked.terms) == (27, Terms())
     assert DIALECT.ask(b'{"model":"m","max_tokens":5}').max_output_tokens == 5
     assert DIALECT.ask(b'{"model":"m","stream_options":{"include_usage":true}}').wants_usage_chunk
-    assert DIALECT.ask(b'{"model":"m","messages":[{"image_url":1}]}').refers_elsewhere
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,38 @@ def read(chunks: list[bytes], limit: int = 131_072):
     return reader, last
 
 
+def item(**fields: object) -> dict[str, object]:
+    return {"input": [{"role": "user", **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("more", "elsewhere", "attached"),
+    [
+        ({"input": "see https://example.com"}, False, False),
+        (item(content="x"), False, False),
+        (item(content=[{"type": "input_text", "text": '"file_id"'}, {"type": "output_text"}]), False, False),
+        (item(content=[{"type": "input_image", "image_url": "data:image/png;base64,aGk="}]), False, True),
+        (item(content=[{"type": "input_image", "image_url": "https://x/a.png"}]), True, True),
+        (item(content=[{"type": "input_file", "file_id": "f"}]), True, True),
+        (item(type="function_call_output", output="x"), False, False),
+        (item(type="function_call_output", output=[{"type": "input_file", "file_url": "https://x"}]), True, True),
+        (item(type="computer_call_output", output={"type": "computer_screenshot", "image_url": "data:"}), False, True),
+        (item(type="item_reference", id="i"), True, False),
+        ({"tools": [{"type": "function", "name": "f"}, {"type": "custom"}, {"type": "namespace"}]}, False, False),
+        ({"tools": [{"type": "web_search"}]}, True, False),
+        ({"conversation": "c"}, True, False),
+        ({"prompt": {"id": "p"}}, True, False),
+        ({"prompt": None, "conversation": None, "previous_response_id": None, "tools": None}, False, False),
+        ({"input": 7}, True, True),
+    ],
+    ids=str,
+)
+def test_what_a_request_names_beyond_its_bytes_is_found(more, elsewhere, attached):
+    asked = DIALECT.ask(json.dumps({"model": "m", **more}).encode())
+
+    assert (asked.refers_elsewhere, asked.has_attachments) == (elsewhere, attached)
+
+
 def test_facts_of_a_request():
     asked = DIALECT.ask(b'{"model":"m","max_output_tokens":9,"service_tier":"flex","previous_response_id":"r"}')
 

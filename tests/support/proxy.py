@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ class Proxy:
     log: io.StringIO
     settings: Settings
     account: str = "tester"
+    credit_nanousd: int = 0  # all that was ever granted
+    told: set[str] = field(default_factory=set)  # calls whose records a test has seen
+    _ends: list[Callable[[], object]] = field(default_factory=list)
+
+    def at_end(self, act: Callable[[], object]) -> None:
+        """Do this before the proxy is stopped, which waits for its clients."""
+        self._ends.append(act)
 
     @property
     def url(self) -> str:
@@ -54,13 +61,17 @@ class Proxy:
         return {"Authorization": f"Bearer {self.key}"}
 
     def post(self, path: str, body: Any, **options: Any) -> Any:
-        """A request context; `body` as bytes goes out untouched, else as JSON."""
+        """A request context; `body` as bytes or a file of them goes out untouched, else as JSON."""
         headers = {**self.headers, **options.pop("headers", {})}
-        given = {"data": body} if isinstance(body, bytes) else {"json": body}
+        given = {"data": body} if isinstance(body, bytes | io.BytesIO) else {"json": body}
         return self.session.post(self.url + path, headers=headers, **given, **options)
 
     async def run(self, operation: str, **arguments: Any) -> Any:
         return await self.server.operations.run(operation, arguments)
+
+    async def grant(self, amount_nanousd: int) -> None:
+        await self.run("credit.grant", account=self.account, amount_nanousd=amount_nanousd)
+        self.credit_nanousd += amount_nanousd
 
     async def records(self) -> list[dict[str, Any]]:
         """All usage records, oldest first, once no call is running."""
@@ -101,6 +112,11 @@ async def proxy(
         await server.operations.run("account.create", {"name": "tester", "credit_nanousd": credit_nanousd})
         made = await server.operations.run("key.create", {"account": "tester"})
         async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=30)) as session:
-            yield Proxy(server, session, made["key"], written, settings)
+            lume = Proxy(server, session, made["key"], written, settings, credit_nanousd=credit_nanousd)
+            try:
+                yield lume
+            finally:
+                for act in lume._ends:
+                    act()
         problems = await server.database.read(audit)
         assert problems == []

@@ -1,0 +1,118 @@
+"""Reading the few facts of a request that matter, in one pass over its bytes.
+
+A search for a word in a body of 60 KB costs more than decoding the whole of it into a few typed fields (34 µs against 30),
+so what a request names is found by decoding its outline: messages and parts with their kinds, nothing else. The body
+itself is passed on as it came; what this module can't make sense of is the upstream's to judge, not ours.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from lumeproxy.core.spans import top_level
+from lumeproxy.errors import InvalidRequest
+
+MODEL_CHARS = 200  # of a model's name, asked or served
+
+
+class ModelName(str):
+    """A request's model. A type of its own, so that its decoder is told of every one that a body names."""
+
+    __slots__ = ()
+
+
+class Facts(msgspec.Struct, gc=False):
+    """The fields that a request is served by; one of a wrong type is refused. Each dialect adds its own."""
+
+    model: ModelName | None = None
+    stream: bool | None = None
+
+
+F = TypeVar("F", bound=Facts)
+
+
+class RequestReader(Generic[F]):
+    """Reads the requests of one dialect.
+
+    `outline` is the dialect's facts with the outline of the content, `bare` the facts alone: where a request's content has
+    a shape that nobody foresaw, the facts are read all the same and the outline is unknown.
+    """
+
+    def __init__(self, bare: type[F], outline: type[F]) -> None:
+        self._bare_type = bare
+        self._outline = msgspec.json.Decoder(outline, dec_hook=self._model)
+        self._bare = msgspec.json.Decoder(bare, dec_hook=self._model)
+        self._named: list[str] = []
+
+    def read(self, body: bytes) -> tuple[F, bool]:
+        """The facts, and whether the outline is among them (else they are of the bare type).
+
+        Raises InvalidRequest, naming the field but quoting nothing: for what is no JSON, has a fact of the wrong type, no
+        model, or two different ones: we would price one, the upstream serve the other.
+        """
+        try:
+            facts, outlined = self._decoded(body)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"The request has a field of the wrong type: {error}.") from None
+        except ValueError:
+            raise InvalidRequest("The request body is not valid JSON.") from None
+        except RecursionError:
+            raise InvalidRequest("The request body is nested too deeply.") from None
+        named = self._named
+        if len(named) > 1 and any(name != named[0] for name in named):
+            raise InvalidRequest("The request names two different models.")
+        _check_name(facts.model)
+        return facts, outlined
+
+    def _decoded(self, body: bytes) -> tuple[F, bool]:
+        for decoder, outlined in ((self._outline, True), (self._bare, False)):
+            self._named.clear()
+            try:
+                return decoder.decode(body), outlined
+            except msgspec.ValidationError:
+                if not outlined:
+                    raise
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                break
+        # Half of a surrogate pair, which tools do cut emoji into, is no reason to refuse what a provider may take.
+        facts = msgspec.convert(plain_json(body), self._bare_type, dec_hook=self._model)
+        values = [body[span.value_start : span.value_end] for span in top_level(body) if span.key == "model"]
+        self._named[:] = [str(plain_json(value)) for value in values]
+        return facts, False
+
+    def _model(self, _type: type, value: Any) -> ModelName:
+        """Called by the decoder for each `model` at the top of the body, repeated and escaped ones included."""
+        name = value if isinstance(value, str) else ""
+        self._named.append(name)
+        return ModelName(name)
+
+
+def _check_name(model: ModelName | None) -> None:
+    if not model:
+        raise InvalidRequest("The request names no model; set the field 'model'.")
+    if len(model) > MODEL_CHARS or not model.isprintable():
+        raise InvalidRequest("The field 'model' is not a model's name.")
+
+
+def plain_json(data: bytes) -> Any:
+    """The standard library's reading, which takes lone surrogates; NaN and Infinity stay no JSON. Raises ValueError,
+    RecursionError."""
+    return json.loads(data.decode("utf-8", "replace"), parse_constant=_no_constant)
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def given(value: msgspec.Raw) -> bytes:
+    """The JSON of a field that is only looked at on demand, b"" where it is missing or null. (A Raw can't be optional.)"""
+    text = bytes(value)
+    return b"" if text == b"null" else text
+
+
+def links(value: msgspec.Raw) -> bool:
+    """Whether a part's source is an address to be fetched rather than data: it stands at the beginning of either."""
+    return b"http" in given(value)[:200]

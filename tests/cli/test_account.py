@@ -1,0 +1,108 @@
+"""`lumeproxy account`, with and without a running server."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.support import Cli, cells
+
+DOLLAR = 10**9
+
+
+def test_an_account_is_made_with_credit_and_told_what_comes_next(either: Cli):
+    outcome = either("account", "create", "Ann", "--credit", "$2.50")
+
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "Account ann was made with $2.50." in outcome.out
+    assert "lumeproxy key create ann" in outcome.out
+    assert either.json("credit", "balance", "ann")["balance_nanousd"] == 2_500_000_000
+
+
+def test_an_accounts_json_has_its_state_and_its_money(either: Cli):
+    made = either.json("account", "create", "json", "--credit", "1")
+
+    assert made.pop("created_ms") > 1_700_000_000_000
+    assert made == {
+        "account": "json",
+        "status": "active",
+        "reason": "",
+        "balance_nanousd": DOLLAR,
+        "held_nanousd": 0,
+        "available_nanousd": DOLLAR,
+    }
+    assert either.json("account", "show", "json")["keys"] == []
+    assert [a["account"] for a in either.json("account", "list")].count("json") == 1
+
+
+def test_suspending_needs_a_reason_and_is_undone_closing_is_not(either: Cli):
+    either("account", "create", "eve")
+
+    assert either("account", "suspend", "eve").status == 2
+    assert either("account", "suspend", "eve", "--reason", "  ").status == 1
+    assert either("account", "suspend", "eve", "--reason", "unpaid").out == (
+        "Account eve is suspended: unpaid.\nBalance $0.00.\n"
+    )
+    assert either.json("account", "resume", "eve")["status"] == "active"
+    assert either("account", "close", "eve").out.startswith("Account eve is closed.\n")
+    again = either("account", "resume", "eve")
+    assert (again.status, again.out) == (1, "")
+    assert again.err == "lumeproxy: The account eve is closed for good.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("create", "twice"), 1, "There is an account twice already."),
+        (("create", "no name"), 1, "'no name' is no account name"),
+        (("create", "house:credit"), 1, "'house:credit' is no account name"),
+        (("show", "nobody"), 1, "There is no account nobody."),
+        (("show", "house:credit"), 1, "There is no account house:credit."),
+        (("create", "rich", "--credit", "1000001"), 2, "can't be above 1,000,000 dollars"),
+        (("create", "poor", "--credit", "-1"), 2, "can't be negative"),
+        (("create", "\udcff"), 1, "not valid UTF-8"),
+        (("create",), 2, "Missing argument 'NAME'"),
+        (("nothing",), 2, "No such command"),
+        ((), 2, "Usage: lumeproxy account"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(either: Cli, arguments, status, told):
+    either("account", "create", "twice")
+
+    outcome = either("account", *arguments) if arguments else either("account")
+
+    assert (outcome.status, outcome.out) == (status, "")
+    assert told in outcome.err
+
+
+def test_no_accounts_are_said_to_be_none(cli: Cli):
+    assert cli("account", "list").out == "No accounts yet. Make one: lumeproxy account create NAME --credit 10\n"
+    assert cli.json("account", "list") == []
+
+
+def test_the_list_aligns_and_keeps_within_the_screen(cli: Cli):
+    cli("account", "create", "a" * 64, "--credit", "1000000")
+    cli("account", "create", "b", "--credit", "0.123456")
+    cli("account", "suspend", "b", "--reason", "why " * 50)
+
+    out = cli("account", "list").out
+    head, long, short = cells(out)
+
+    assert head == ["account", "status", "balance", "held", "created", "reason"]
+    assert long[0] == "a" * (len(long[0]) - 1) + "…"
+    assert long[1:4] == ["active", "$1,000,000.000000", "$0.00"]
+    assert short[:4] == ["b", "suspended", "$0.123456", "$0.00"]
+    assert short[-1].endswith("…")
+    first, second = out.splitlines()[1:]
+    assert first.index(".000000") == second.index(".123456")
+
+
+def test_an_account_is_shown_with_its_keys(cli: Cli):
+    cli("account", "create", "ann", "--credit", "1")
+    assert "No keys yet. Make one: lumeproxy key create ann" in cli("account", "show", "ann").out
+    key = cli.json("key", "create", "ann", "--name", "laptop")
+
+    shown = cli("account", "show", "ANN").out
+
+    assert shown.startswith("Account ann is active.\nBalance $1.00.\n\n")
+    assert cells(shown, 1) == [["key", "name", "expires", "state"], [key["id"], "laptop", "-", "in force"]]
+    assert key["key"] not in shown

@@ -1,0 +1,109 @@
+"""The command tree: help, exit codes, and that no command serves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from lumeproxy import __version__
+from lumeproxy.cli import main
+from lumeproxy.cli.main import run, tree
+from lumeproxy.errors import ConfigError, Refused
+
+
+def every_command(command: click.Command = tree, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from every_command(child, (*path, name))
+
+
+def test_the_commands_are_those_that_are_promised():
+    assert set(every_command()) >= {
+        ("serve",), ("audit",), ("backup",), ("usage",),
+        *(("account", name) for name in ("create", "list", "show", "suspend", "resume", "close")),
+        *(("key", name) for name in ("create", "list", "revoke", "rotate")),
+        *(("credit", name) for name in ("grant", "balance", "entries")),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", list(every_command()), ids=" ".join)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_explains_itself_within_the_screen(path, flag, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+
+    assert run([*path, flag]) == 0
+
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: " + " ".join(("lumeproxy", *path)))
+    assert max(map(len, out.splitlines())) <= 100
+    assert err == ""
+    if len(path) == 2 or path in (("usage",), ("audit",), ("backup",)):
+        assert all(option in out for option in ("--data", "--config", "--json"))
+
+
+def test_the_version_is_told(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"lumeproxy, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "told"),
+    [
+        (Refused("It can't be."), 1, "lumeproxy: It can't be.\n"),
+        (ConfigError("The field x is wrong."), 2, "lumeproxy: The field x is wrong.\n"),
+        (KeyboardInterrupt(), 1, "lumeproxy: stopped\n"),
+        (click.UsageError("Not so."), 2, "Error: Not so.\n"),
+    ],
+)
+def test_an_error_is_one_sentence_and_an_exit_code(raised, status, told, capsys, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("lumeproxy.cli.reach.Reach.run", fail)
+
+    assert run(["audit"]) == status
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines(keepends=True)[-1] == told
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(capsys, monkeypatch):
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("lumeproxy.cli.reach.Reach.run", closed)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+
+    assert run(["audit"]) == 0
+
+    print("nothing that is printed later reaches the closed pipe")  # noqa: T201
+    sys.stdout.close()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"]])
+def test_without_a_command_it_serves_and_hands_back_how_that_ended(arguments, tmp_path, monkeypatch):
+    said: list[str] = []
+
+    def echo(text: str) -> None:
+        said.append(text)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("lumeproxy.cli.serve.click.echo", echo)
+
+    assert run(["--data", str(tmp_path / "data"), "--port", "0", *arguments]) == 0
+
+    assert said[0].startswith(f"lumeproxy {__version__} serves on http://127.0.0.1:")
+
+
+def test_the_status_of_serving_is_the_status_of_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr("lumeproxy.app.serve", lambda *_, **__: 7)
+
+    assert main.run(["--data", str(tmp_path)]) == main.run(["serve", "--data", str(tmp_path)]) == 7

@@ -1,0 +1,133 @@
+"""How a command reaches the data: through the server, else alone under the lock."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lumeproxy.cli import reach
+from lumeproxy.cli.main import run
+from lumeproxy.dashboard import control
+from lumeproxy.errors import Missing
+from lumeproxy.store.database import LOCK_NAME, Database
+from tests.cli.support import Cli, Started
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """The data folder as another process has it that answers nothing."""
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    os.pwrite(lock, b"4711", 0)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield lock
+
+
+def test_a_command_without_a_server_makes_the_folder_for_its_owner_only(cli: Cli):
+    assert cli("account", "create", "ann").status == 0
+
+    assert cli.data.stat().st_mode & 0o777 == 0o700
+    assert (cli.data / "lumeproxy.db").stat().st_mode & 0o777 == 0o600
+    assert not (cli.data / "lumeproxy.sock").exists()
+
+
+def test_the_folder_may_be_named_before_the_command_and_after(cli: Cli, capsys, tmp_path):
+    cli("account", "create", "ann")
+
+    assert run(["--data", str(cli.data), "--json", "account", "list"]) == 0
+    assert '"ann"' in capsys.readouterr().out
+    assert run(["--data", str(tmp_path / "other"), "account", "list", "--data", str(cli.data)]) == 0
+    assert "ann" in capsys.readouterr().out
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("how", ["LUMEPROXY_DATA", "LUMEPROXY_CONFIG", "--config"])
+def test_the_folder_comes_from_the_environment_or_the_configuration(how, cli: Cli, capsys, tmp_path, monkeypatch):
+    cli("account", "create", "ann")
+    capsys.readouterr()
+    file = tmp_path / "lume.toml"
+    file.write_text('[server]\ndata = "data"')
+    if how != "--config":
+        monkeypatch.setenv(how, str(cli.data if how == "LUMEPROXY_DATA" else file))
+
+    assert run(["account", "list", *(["--config", str(file)] if how == "--config" else [])]) == 0
+
+    assert "ann" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--data", "~nobody-of-that-name/x"), "names a user that does not exist"),
+        (("--data", "{file}/x"), "{file}/x can't be written (Not a directory)"),
+        (("--data", "/proc/x"), "The data folder /proc/x can't be written"),
+        (("--config", "/no/such/file"), "The configuration file /no/such/file can't be read"),
+        (("--config", "{file}"), "{file} is not valid TOML"),
+        (("--config", "{folder}"), "is a directory"),
+    ],
+)
+def test_a_place_that_is_none_is_wrong_configuration(arguments, told, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("no = toml = at all")
+
+    assert run(["account", "list", *(a.format(file=file, folder=tmp_path) for a in arguments)]) == 2
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told.format(file=file) in err
+
+
+def test_a_holder_of_the_lock_that_does_not_answer_is_waited_for_and_then_named(cli: Cli, monkeypatch):
+    monkeypatch.setattr(reach, "PATIENCE_S", 0)
+    monkeypatch.setattr(reach, "PAUSE_S", 0)
+    with locked(cli.data) as lock:
+        outcome = cli("account", "list")
+        os.close(lock)
+
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err == (
+        f"lumeproxy: Another lumeproxy (process 4711) uses the data folder {cli.data} and does not answer; wait until it "
+        "runs or end it.\n"
+    )
+
+
+def test_a_lock_that_is_given_up_meanwhile_is_taken(cli: Cli, monkeypatch):
+    real, tries = Database.open, []
+
+    async def open_and_let_go(folder: Path) -> Database:
+        tries.append(folder)
+        if len(tries) == 2:
+            os.close(lock)
+        return await real(folder)
+
+    monkeypatch.setattr(reach, "PAUSE_S", 0)
+    monkeypatch.setattr(Database, "open", open_and_let_go)
+    with locked(cli.data) as lock:
+        assert cli("account", "create", "ann").status == 0
+
+    assert len(tries) == 2
+
+
+def test_the_running_server_does_what_the_command_asks(remote: Cli, server: Started):
+    remote("account", "create", "seen", "--credit", "1")
+
+    assert server.process.poll() is None
+    assert '"event":"operation","name":"account.create"' in server.log.read_text()
+    assert "seen" not in server.log.read_text()
+    assert (remote.data / "lumeproxy.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_servers_address_is_known_only_from_itself(remote: Cli, server: Started, cli: Cli, monkeypatch):
+    assert reach.Reach(server.data, None, False).server_url() == server.url
+    assert reach.Reach(cli.data, None, False).server_url() is None
+
+    async def older(*_: object) -> None:
+        raise Missing("There is no operation server.show.")
+
+    monkeypatch.setattr(control, "call", older)
+    assert reach.Reach(server.data, None, False).server_url() is None
