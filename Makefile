@@ -38,11 +38,12 @@ type: $(VENV)/.dev ## check types
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-cover: $(VENV)/.dev ## run the tests with coverage of core, dialects and store
-	@$(BIN)/python -m pytest --cov=lumeproxy --cov-report=term-missing:skip-covered $(ARGS)
+cover: $(VENV)/.dev ## run the tests and ask for 95 % coverage of core, dialects and store
+	@$(BIN)/python -m pytest --cov=lumeproxy.core --cov=lumeproxy.dialects --cov=lumeproxy.store \
+		--cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
 
 e2e: $(VENV)/.dev ## run the real clients through the proxy (needs ../shared, node and npm)
-	@$(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
+	@SHARED="$(abspath $(SHARED))" $(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
 
 bench: $(VENV)/.dev ## compare with a bare aiohttp pass-through (needs ../shared)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uvloop
