@@ -31,6 +31,7 @@ from lumeproxy.compose import (
     make_exchange_limits,
     make_hosts,
     make_names,
+    make_pace,
     make_patience,
     make_session,
     make_tls,
@@ -145,6 +146,7 @@ async def running(
             books=Books(database, admission, clock, log, set()),
             auth=auth,
             live=live,
+            pace=make_pace(settings, clock),
             addresses=Addresses(settings.server.trusted_proxies),
             limits=make_exchange_limits(settings),
         )

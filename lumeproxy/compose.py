@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from lumeproxy import upstreams as kinds
+from lumeproxy.clock import Clock
 from lumeproxy.core.catalogue import Catalogue
 from lumeproxy.core.money import multiplier_ppm
 from lumeproxy.core.patterns import is_pattern, matches
@@ -24,6 +25,7 @@ from lumeproxy.core.routing import Route, RoutingTable, default_routes
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.admission import Admission, Billing
 from lumeproxy.proxy.live import Patience
+from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
 from lumeproxy.settings import Settings, Upstream, credential
 from lumeproxy.upstreams import echo
@@ -254,6 +256,12 @@ def make_hosts(settings: Settings) -> frozenset[str] | None:
     if server.trusted_proxies or server.tls_certificate:
         return None
     return frozenset({"localhost", "127.0.0.1", "[::1]", server.host.lower()})
+
+
+def make_pace(settings: Settings, clock: Clock) -> Pace:
+    """How fast and how many at once."""
+    limits = settings.limits
+    return Pace(clock, calls_per_minute=limits.calls_per_minute, concurrent_calls=limits.concurrent_calls)
 
 
 def make_patience(settings: Settings) -> Patience:

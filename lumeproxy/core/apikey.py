@@ -43,11 +43,16 @@ def make(random_bytes: Callable[[int], bytes]) -> NewKey:
     return NewKey(key_id, text, digest(text), text[-4:])
 
 
+def id_in(text: str) -> str:
+    """What stands where a key has its public id; whether it is one, `parse` or a known digest tells."""
+    return text[len(PREFIX) : len(PREFIX) + ID_CHARS]
+
+
 def parse(text: str) -> str | None:
     """The public id of a well-formed key, None for anything else: wrong length, alphabet or checksum."""
     if len(text) != LENGTH or not text.isascii() or not text.startswith(PREFIX):
         return None
-    key_id = text[len(PREFIX) : len(PREFIX) + ID_CHARS]
+    key_id = id_in(text)
     if (
         text[len(PREFIX) + ID_CHARS] != "_"
         or not key_id.isalnum()

@@ -81,6 +81,19 @@ class SseScanner:
         self._keep(text, begin, before)
         return events
 
+    def single(self, chunk: bytes) -> bytes | None:
+        """The data of a chunk that is exactly one event with data, as nearly all are: taken in at half the cost. None for
+        any other, which is not taken in."""
+        end = len(chunk) - 2
+        if self._buffer or self._crlf or self._at_start or self._over or end > self._limit:
+            return None
+        if chunk.find(b"\n\n") != end or b"\r" in chunk:
+            return None
+        data = _data(chunk[:end])
+        if data is not None:
+            self.boundary = end + 2
+        return data
+
     def pending_data(self) -> bytes | None:
         """The data of the unfinished event if its last line is complete, else None."""
         buffer = self._buffer

@@ -7,6 +7,7 @@ for upstream and taken out again: the one place where an answer's bytes are chan
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from lumeproxy.dialects.request import MODEL_CHARS, Facts, RequestReader, given,
 from lumeproxy.errors import LumeError
 
 _INCLUDE = b'"include_usage":true'
+_NO_USAGE = re.compile(rb',\s*+"usage"\s*+:\s*+null')
 # An event above this passes through the stripper as it is; a usage chunk is a few hundred bytes.
 STRIPPED_EVENT_BYTES = 1 << 20
 
@@ -196,9 +198,23 @@ def _event_end(buffer: bytearray) -> int:
     return min(ends, default=0)
 
 
+def _ends_the_object(rest: bytes) -> bool:
+    """Whether only plain members of the outermost object follow: what stands before them is then one of its members too.
+    Nearly all chunks are of this form, and need not be looked through from their beginning."""
+    return (
+        rest.endswith(b"}")
+        and rest[:1] in (b",", b"}")
+        and rest.count(b"}") == 1
+        and not any(mark in rest for mark in (b"{", b"[", b"]", b'"usage"'))
+    )
+
+
 def _stripped(event: bytes) -> bytes:
     if b'"usage"' not in event or not event.startswith(b"data:"):
         return event
+    nothing = _NO_USAGE.search(event)
+    if nothing is not None and _ends_the_object(event[nothing.end() :].rstrip()):
+        return event[: nothing.start()] + event[nothing.end() :]
     start = event.find(b"{")
     end = event.rfind(b"}") + 1
     try:

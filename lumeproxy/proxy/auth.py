@@ -42,6 +42,12 @@ class Auth:
         self._known: dict[str, StoredKey] = {}
         self._generation = 0
 
+    @property
+    def generation(self) -> int:
+        """Changes with every change of a key or an account: as long as it stays, what `caller` said still holds, but
+        for a key that has an end."""
+        return self._generation
+
     def forget(self) -> None:
         """Drop what is remembered, after any change of a key or an account."""
         self._known.clear()
@@ -53,10 +59,16 @@ class Auth:
         Raises Unauthorized (or ForeignCredential, where a provider's own key was sent), AccountSuspended.
         """
         text = _presented(headers)
+        remembered = self._known.get(apikey.id_in(text))
+        if remembered is not None and apikey.verify(text, remembered.sha256) and self._in_force(remembered):
+            return _active(remembered)
+        return await self._looked_up(text, remembered)
+
+    async def _looked_up(self, text: str, remembered: StoredKey | None) -> StoredKey:
+        """As `caller`, for a key that is not remembered or not right."""
         key_id = apikey.parse(text)
         if key_id is None:
             raise Unauthorized(_UNKNOWN)
-        remembered = self._known.get(key_id)
         key = await self._look_up(key_id) if remembered is None else remembered
         right = apikey.verify(text, _NO_DIGEST if key is None else key.sha256)
         if key is None or not right or not self._in_force(key):
@@ -64,9 +76,7 @@ class Auth:
                 # As slow as for an id that nobody has, so that a refusal does not tell which ids are in use.
                 await self._database.read(keys.find, key_id)
             raise Unauthorized(_UNKNOWN)
-        if key.account_status != "active":
-            raise AccountSuspended(f"This account is {key.account_status}. Ask your operator about it.")
-        return key
+        return _active(key)
 
     async def _look_up(self, key_id: str) -> StoredKey | None:
         generation = self._generation
@@ -88,6 +98,12 @@ class Auth:
 def allows(key: StoredKey, model: str) -> bool:
     """Whether the key's model patterns, if it has any, include the model."""
     return not key.models or first_match(key.models, model) is not None
+
+
+def _active(key: StoredKey) -> StoredKey:
+    if key.account_status != "active":
+        raise AccountSuspended(f"This account is {key.account_status}. Ask your operator about it.")
+    return key
 
 
 def _presented(headers: Mapping[str, str]) -> str:

@@ -43,12 +43,20 @@ async def read_body(request: web.BaseRequest, *, limit_bytes: int, idle_ms: int)
         raise _too_large(limit_bytes)
     content, loop = request.content, asyncio.get_running_loop()
     idle_s, started = idle_ms / 1000, loop.time()
-    body = bytearray()
+    body: bytes | bytearray = b""
     try:
         await _invite(request)
         while not content.at_eof():
-            async with asyncio.timeout(idle_s):
-                body += await content.readany()
+            if content.is_eof():
+                piece = content.read_nowait()
+            else:
+                async with asyncio.timeout(idle_s):
+                    piece = await content.readany()
+            if body:
+                body = bytearray(body) if isinstance(body, bytes) else body
+                body += piece
+            else:
+                body = piece  # most bodies come in one piece, which need not be copied
             if len(body) > limit_bytes:
                 raise _too_large(limit_bytes)
             if loop.time() - started > idle_s + len(body) / LEAST_BYTES_PER_S:

@@ -145,9 +145,9 @@ class Call:
             if self._extending is None:
                 return False
             pending = self._extending
-            # Not awaited itself: a call that is cancelled here must not cancel an extension that is under way.
+            # Not awaited itself: a call that is cancelled here must not cancel an extension that is under way. Its own
+            # callback, which was there first, has taken it in when this goes on.
             await asyncio.wait((pending,))
-            self._extended(pending)
             error = pending.exception()
             if isinstance(error, StoreUnavailable):
                 return True
@@ -159,9 +159,7 @@ class Call:
         self._extending.add_done_callback(self._extended)
 
     def _extended(self, future: asyncio.Future[int]) -> None:
-        """Take an extension in, once: its callback and its waiter both come here."""
-        if self._extending is not future:
-            return
+        """Take an extension in."""
         self._extending = None
         if future.cancelled() or future.exception() is not None:
             return

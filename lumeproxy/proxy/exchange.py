@@ -22,6 +22,7 @@ from lumeproxy.proxy.body import decoded, read_body
 from lumeproxy.proxy.call import Books, Call
 from lumeproxy.proxy.incoming import Incoming, printable
 from lumeproxy.proxy.live import Cause, LiveCall, LiveCalls, Stage
+from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits, Passage
 from lumeproxy.proxy.relay import ClientLeft
 from lumeproxy.upstreams.base import CutShort, NotReached
@@ -33,29 +34,41 @@ class Exchange:
     """Serves the billed endpoints of all dialects."""
 
     def __init__(
-        self, *, books: Books, auth: Auth, live: LiveCalls, addresses: Addresses, limits: ExchangeLimits
+        self,
+        *,
+        books: Books,
+        auth: Auth,
+        live: LiveCalls,
+        pace: Pace,
+        addresses: Addresses,
+        limits: ExchangeLimits,
     ) -> None:
         self.books = books
         self.limits = limits
         self._auth = auth
         self._live = live
+        self._pace = pace
         self._addresses = addresses
 
     async def serve(self, request: web.BaseRequest, dialect: Dialect, endpoint: Endpoint) -> web.StreamResponse:
         """Answer one call. Errors before the hold cost nothing and are rendered in the caller's dialect."""
         incoming = await self.receive(request, dialect, endpoint)
-        plan = self.books.admission.admit(incoming.key, dialect.name, incoming.asked, incoming.plain, incoming.time_ms)
-        call = Call(self.books, incoming.key, dialect, plan, self._draft(incoming, plan), len(incoming.plain))
-        await call.hold()
-        return await self._run(call, incoming)
+        key, plain = incoming.key, incoming.plain
+        plan = self.books.admission.admit(key, dialect.name, incoming.asked, plain, incoming.time_ms)
+        with self._pace.slot(key):
+            call = Call(self.books, key, dialect, plan, self._draft(incoming, plan), len(plain))
+            await call.hold()
+            return await self._run(call, incoming)
 
     async def receive(self, request: web.BaseRequest, dialect: Dialect, endpoint: Endpoint) -> Incoming:
         """Authenticate, then read and understand the request. Raises CallerError kinds, ClientGone."""
         time_ms = self.books.clock.now_ms()
+        generation = self._auth.generation
         key = await self._auth.caller(request.headers)
         limit = self.limits.body_bytes
         body = await read_body(request, limit_bytes=limit, idle_ms=self.limits.body_idle_ms)
-        key = await self._auth.caller(request.headers)  # it may have been revoked while its body arrived
+        if self._auth.generation != generation or key.has_end:
+            key = await self._auth.caller(request.headers)  # it may have ended while the body arrived
         coding = request.headers.get("Content-Encoding", "")
         plain = decoded(body, coding, limit) if coding else body
         return Incoming(request, dialect, endpoint, request[CALL_ID], time_ms, key, body, plain, dialect.ask(plain))

@@ -173,6 +173,13 @@ class StreamMeter:
     def _feed_plain(self, chunk: bytes) -> int:
         reader = self.reader
         reader.reading.output_bytes += len(chunk)
+        data = self._scanner.single(chunk)
+        if data is not None:
+            mark = reader.event(data)
+            if mark is Mark.NONE:
+                return len(chunk)
+            self.mark = mark
+            return 0
         for event in self._scanner.feed(chunk):
             if self._ahead is not None:
                 ahead, self._ahead = self._ahead, None

@@ -73,8 +73,6 @@ class Passage:
             )
         else:
             self._meter = JsonMeter(call.reader, limit_bytes=self._limits.json_reply_bytes, encoding=reply.encoding)
-        if live.cause is Cause.CLIENT_GONE:
-            raise ClientLeft
         relay = self._relay = Relay(call, live, self._incoming.request, reply)
         if isinstance(self._meter, StreamMeter):
             return await relay.stream(self._meter)

@@ -12,10 +12,12 @@ import socket
 import struct
 
 from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 
 from lumeproxy.core.headers import for_client
+from lumeproxy.core.money import format_usd
 from lumeproxy.core.types import Ending
-from lumeproxy.dialects.base import Mark
+from lumeproxy.dialects.base import Mark, Stripper
 from lumeproxy.errors import LumeError, OutOfCredit
 from lumeproxy.proxy.answers import CALL_ID_HEADER
 from lumeproxy.proxy.call import Call
@@ -31,6 +33,10 @@ WRITE_BYTES = 32_768
 # How long a client may take to read what was written before its connection was cut; one that never reads costs memory.
 LINGER_MS = 60_000
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # which stands for a byte that could not be decoded
+
+
+# Bytes that the meter has read: how many of them may go before a settlement, and what of them goes to the client.
+_Metered = tuple[int, bytes]
 
 
 class ClientLeft(Exception):
@@ -64,6 +70,8 @@ class Relay:
         self._request = request
         self._reply = reply
         self._unsent = b""  # metered, and not yet written
+        self._begun = False  # the head is sent, with the first bytes
+        self._writer: AbstractStreamWriter | None = None
         self.response: web.StreamResponse | None = None
 
     async def whole(self, meter: JsonMeter, *, buffer_bytes: int) -> web.StreamResponse:
@@ -106,7 +114,7 @@ class Relay:
 
         Raises CutShort where the upstream's connection broke or ended without the last event, ClientLeft.
         """
-        call, live = self._call, self._live
+        call = self._call
         # Nothing can be taken out of a coded stream: it passes as it is.
         stripper = call.dialect.stripper(call.plan.asked) if meter.can_splice else None
         await self._start(chunked=True)
@@ -115,21 +123,12 @@ class Relay:
                 await self._write(chunk if stripper is None else stripper.feed(chunk))
                 continue
             free = meter.feed(chunk)
-            out = self._unsent = chunk if stripper is None else stripper.feed(chunk)
-            if meter.mark is Mark.NONE:
-                if call.due():
-                    live.urgent = live.urgent or call.review_at_chars == 0
-                    if not await call.funded():
-                        end = _cut_at(meter, out, stripped=stripper is not None)
-                        if end is not None:
-                            return await self._out_of_credit(meter, out[:end])
-                await self._write(out)
-                continue
-            if stripper is not None:
-                free = 0  # its bytes are not the meter's: hold all of this chunk
-            await self._write(out[:free])
-            await self._settle_read(meter)
-            await self._write(out[free:])
+            metered: _Metered | None = (free, chunk if stripper is None else stripper.feed(chunk))
+            while metered is not None:
+                ended = await self._deliver(meter, *metered, stripped=stripper is not None)
+                if ended is not None:
+                    return ended
+                metered = await self._flow(meter, stripper)
         if call.settled is None:
             meter.finish()
             if meter.mark is Mark.NONE and not meter.unreadable:
@@ -138,6 +137,64 @@ class Relay:
         if stripper is not None:
             await self._write(stripper.flush())
         return await self._finish()
+
+    async def _deliver(self, meter: StreamMeter, free: int, out: bytes, *, stripped: bool) -> web.StreamResponse | None:
+        """Write bytes that are metered, after what they call for: more credit, or the settlement before the last event.
+        The response where they were the last."""
+        call, live = self._call, self._live
+        self._unsent = out
+        if meter.mark is Mark.NONE:
+            if call.due():
+                live.urgent = live.urgent or call.review_at_chars == 0
+                if not await call.funded():
+                    end = _cut_at(meter, out, stripped=stripped)
+                    if end is not None:
+                        return await self._out_of_credit(meter, out[:end])
+            await self._write(out)
+            return None
+        free = 0 if stripped else free  # stripped bytes are not the meter's: hold all of them
+        await self._write(out[:free])
+        await self._settle_read(meter)
+        await self._write(out[free:])
+        return None
+
+    async def _flow(self, meter: StreamMeter, stripper: Stripper | None) -> _Metered | None:
+        """Pass bytes on in the callback in which they come, without a turn of the loop, while nothing has to be decided
+        and the client takes them. What needs a decision comes back, metered and unwritten; None: the reply ended, broke,
+        or does not flow, which the next read tells.
+        """
+        call, live, writer, request = self._call, self._live, self._writer, self._request
+        left: _Metered | None = None
+
+        def take(chunk: bytes) -> bool:
+            nonlocal left
+            live.progress += 1
+            free = meter.feed(chunk)
+            out = chunk if stripper is None else stripper.feed(chunk)
+            transport = request.transport
+            if meter.mark is not Mark.NONE or call.due() or len(out) > WRITE_BYTES or transport is None:
+                left = (free, out)
+                self._unsent = out  # an interruption may come before `left` is looked at
+                return False
+            if out:
+                transport.write(b"%x\r\n%b\r\n" % (len(out), out))
+            return transport.get_write_buffer_size() <= WRITE_BYTES
+
+        # Before its first bytes the head still waits to be sent with them; HTTP/1.0 knows no chunks.
+        if call.settled is not None or writer is None or not self._begun or request.version < HttpVersion11:
+            return None
+        live.stage = Stage.UPSTREAM
+        while await self._reply.flow(take):
+            if left is not None:
+                return left
+            live.stage = Stage.CLIENT
+            try:
+                await writer.drain()
+            except ConnectionError:
+                raise ClientLeft from None
+            live.progress += 1
+            live.stage = Stage.UPSTREAM
+        return None
 
     async def _read(self, meter: StreamMeter) -> bytes:
         """The next bytes; after the answer's last event it does not matter how the upstream's connection ends."""
@@ -192,7 +249,7 @@ class Relay:
         settled = await call.settle(Ending.OUT_OF_CREDIT, error_code=OutOfCredit.code)
         error = OutOfCredit(
             "Your credit ran out while this answer was being written; it was charged up to here. "
-            f"Balance: ${dollars(settled.available_nanousd)}. Ask your operator to top up."
+            f"Balance: {format_usd(settled.available_nanousd)}. Ask your operator to top up."
         )
         if meter.can_splice:
             await self._write(last + call.dialect.ending(error, meter.reader))
@@ -239,7 +296,7 @@ class Relay:
     async def _prepare(self, response: web.StreamResponse) -> None:
         self.response = response  # also where this fails: the connection is of no use for another answer then
         try:
-            await response.prepare(self._request)
+            self._writer = await response.prepare(self._request)
         except ConnectionError:
             raise ClientLeft from None
         if self._request.transport is not None:
@@ -258,6 +315,7 @@ class Relay:
             piece, data = data[:WRITE_BYTES], data[WRITE_BYTES:]
             self._unsent = data  # the piece is in the connection's buffer then, whatever interrupts the wait for it
             try:
+                self._begun = True
                 await self.response.write(piece)
             except ConnectionError:
                 raise ClientLeft from None

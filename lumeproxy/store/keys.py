@@ -39,6 +39,11 @@ class StoredKey:
     revoked_ms: int | None
     models: tuple[str, ...]
 
+    @property
+    def has_end(self) -> bool:
+        """Whether the key expires, or is revoked from some time on."""
+        return self.expires_ms is not None or self.revoked_ms is not None
+
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(StoredKey))
 

@@ -4,12 +4,14 @@ don't. The request comes with everything decided; the reply hands out bytes as t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lumeproxy.core.types import Asked
 from lumeproxy.errors import Unreachable
+
+Take = Callable[[bytes], bool]
 
 
 class CutShort(Exception):
@@ -61,6 +63,11 @@ class Reply(Protocol):
 
     async def read(self) -> bytes:
         """The next bytes as soon as there are any, b"" at the end. Raises CutShort."""
+        ...
+
+    async def flow(self, take: Take) -> bool:
+        """Hand bytes to `take` in the very callback in which they come, for as long as it returns True. Whether `take`
+        had enough; else the reply has ended, is broken, or can't be handed on like this, and `read` tells which."""
         ...
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from lumeproxy.upstreams.base import Outgoing, Reply
+from lumeproxy.upstreams.base import Outgoing, Reply, Take
 
 KIND = "echo"
 NAME = "echo"
@@ -31,6 +31,10 @@ class EchoReply:
         """The next chunk, b"" at the end; other tasks get their turn in between."""
         await asyncio.sleep(0)
         return next(self._chunks, b"")
+
+    async def flow(self, take: Take) -> bool:
+        """Nothing arrives by itself here."""
+        return False
 
     def close(self) -> None:
         """Forget what was not read."""

@@ -15,7 +15,8 @@ import aiohttp
 from yarl import URL
 
 from lumeproxy.errors import ConfigError
-from lumeproxy.upstreams.base import CutShort, NotReached, Outgoing, Reply
+from lumeproxy.upstreams.base import CutShort, NotReached, Outgoing, Reply, Take
+from lumeproxy.upstreams.tap import Tap, tappable
 
 # aiohttp warns above this size that bytes block the loop; a file object of the same bytes is written in pieces.
 LARGE_BODY_BYTES = 1 << 20
@@ -87,6 +88,21 @@ class HttpReply:
             return await self._content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise CutShort(type(error).__name__) from None
+
+    async def flow(self, take: Take) -> bool:
+        """See the protocol; `tap` says how."""
+        content, connection = self._content, self._response.connection
+        transport = None if connection is None else connection.transport
+        if transport is None or not tappable(content):
+            return False
+        waiting = content.read_nowait()
+        if waiting and not take(waiting):
+            return True
+        if not tappable(content):
+            return False
+        tap = Tap(content, transport, take)
+        await tap.ended()
+        return tap.enough
 
     def close(self) -> None:
         """Close the connection if bytes are left, else give it back to the pool."""

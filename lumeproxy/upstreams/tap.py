@@ -10,11 +10,10 @@ any fault, when the taker has had enough. Knows bytes only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import aiohttp
 
-Take = Callable[[bytes], bool]
+from lumeproxy.upstreams.base import Take
 
 
 class _Funnel(aiohttp.StreamReader):
@@ -39,8 +38,8 @@ class _Funnel(aiohttp.StreamReader):
 class Tap(asyncio.Protocol):
     """Stands in for the protocol of one connection, for as long as `take` returns True.
 
-    `take` gets the bytes as they come; what it raises is raised by `ended`. Bytes that arrive after it returned False stay
-    in the reader, which then pauses the transport as it always does.
+    `take` gets the bytes as they come; what it raises is raised by `ended`, and `enough` says that it returned False. Bytes
+    that arrive after that stay in the reader, which then pauses the transport as it always does.
     """
 
     def __init__(self, content: aiohttp.StreamReader, transport: asyncio.Transport, take: Take) -> None:
@@ -49,6 +48,7 @@ class Tap(asyncio.Protocol):
         self._take = take
         self._inner = transport.get_protocol()
         self._ended = asyncio.get_running_loop().create_future()
+        self.enough = False
 
     async def ended(self) -> None:
         """Tap until the reply has ended, broken, or been enough; the reader tells which."""
@@ -69,6 +69,7 @@ class Tap(asyncio.Protocol):
             pieces.clear()
             try:
                 if not self._take(chunk):
+                    self.enough = True
                     self._stop()
                     return
             except BaseException as error:

@@ -46,6 +46,13 @@ def test_complete_without_usage_and_output_is_an_estimate_of_the_input():
     assert decide(Ending.COMPLETE, NEVER, WIDE).usage == Usage(input_tokens=77)
 
 
+def test_an_output_of_which_nothing_was_said_or_seen_makes_it_an_estimate():
+    verdict = decide(Ending.COMPLETE, Metered(Usage(input_tokens=9), True, False, False, 77, 0), WIDE)
+
+    assert verdict.usage == Usage(input_tokens=9)
+    assert (verdict.settled_by, verdict.estimated) == (SettledBy.ESTIMATE, True)
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_final_number_is_charged_whatever_cut_the_call(ending):
     assert decide(ending, FULL, WIDE).usage == REPORTED

@@ -129,3 +129,41 @@ def test_a_million_single_bytes_are_read_in_linear_time():
             scanner.feed(byte)
 
     assert scanner.at_boundary
+
+
+@pytest.mark.parametrize(
+    ("chunk", "data"),
+    [
+        (b"data: x\n\n", b"x"),
+        (b"event: e\ndata: x\n\n", b"x"),
+        (b"data:x\ndata: y\n\n", b"x\ny"),
+        (b": comment\n\n", None),
+        (b"data: x\n", None),
+        (b"data: x\n\ndata: y\n\n", None),
+        (b"data: x\r\n\r\n", None),
+        (b"data: " + b"x" * 200 + b"\n\n", None),
+        (b"\n\n", None),
+        (b"", None),
+    ],
+)
+def test_a_chunk_that_is_one_event_is_taken_in_at_once_and_any_other_not_at_all(chunk, data):
+    scanner, plain = SseScanner(100), SseScanner(100)
+    for one in (scanner, plain):
+        one.feed(b"data: first\n\n")
+
+    assert scanner.single(chunk) == data
+    if data is None:
+        found = scanner.feed(chunk)
+        assert found == plain.feed(chunk)
+    else:
+        assert [data] == [event.data for event in plain.feed(chunk)]
+    assert (scanner.boundary, scanner.at_boundary) == (plain.boundary, plain.at_boundary)
+
+
+def test_an_event_that_has_begun_is_not_mistaken_for_a_whole_one():
+    scanner = SseScanner(100)
+    assert scanner.single(b"data: at the start, where a byte order mark may stand\n\n") is None
+    scanner.feed(b"data: a\n\ndata: b")
+
+    assert scanner.single(b"data: c\n\n") is None
+    assert [event.data for event in scanner.feed(b"data: c\n\n")] == [b"bdata: c"]

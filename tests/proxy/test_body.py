@@ -132,6 +132,9 @@ class Dripping:
     def at_eof(self) -> bool:
         return self._left == 0
 
+    def is_eof(self) -> bool:
+        return False
+
     async def readany(self) -> bytes:
         self._left -= 1
         self._loop.now += 1.0

@@ -219,7 +219,7 @@ async def test_the_last_of_the_credit_is_taken_and_then_there_is_no_more(desk: D
     assert (record["settled_by"], record["estimated"]) == ("bound", True)
 
 
-async def test_an_extension_is_counted_once_though_callback_and_waiter_both_come(desk: Desk) -> None:
+async def test_extensions_are_counted_once_each(desk: Desk) -> None:
     calls = [desk.call(number) for number in range(3)]
     for call in calls:
         await call.hold()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lumeproxy.proxy.live import Cause
+from lumeproxy.store import ledger
 from tests.conftest import ROUTES
 from tests.support import streams
 from tests.support.calls import (
@@ -30,10 +31,12 @@ from tests.support.calls import (
     ending,
     events,
     in_every_dialect,
+    model,
     noticed,
     settled,
     tokens_in,
     tokens_out,
+    until,
     whole,
 )
 from tests.support.client import Taken, dechunked, dial, take
@@ -259,15 +262,18 @@ ERRORS = {
 }
 
 
+@pytest.mark.parametrize("clean", [True, False])
 @in_every_dialect
-async def test_cut_by_upstream_with_an_error_event(lume: Proxy, upstream: ScriptedUpstream, path: str) -> None:
+async def test_cut_by_upstream_with_an_error_event(
+    lume: Proxy, upstream: ScriptedUpstream, path: str, clean: bool
+) -> None:
     sent = [*begun(path), ERRORS[path]]
-    upstream.script = lambda c: c.stream(sent)
+    upstream.script = play(sent, Connection.end if clean else hang_up)
     body = ask(path)
 
     taken = await take(lume.post(path, body))
 
-    assert taken.body == b"".join(sent)
+    assert (taken.body, taken.clean) == (b"".join(sent), clean)
     record = await settled(lume)
     assert ending(record) == ("cut_by_upstream", "estimate", True)
     assert record["cost_nanousd"] == estimate(path, body, WORDS)
@@ -427,6 +433,34 @@ async def test_a_whole_answer_that_does_not_come_in_time_is_estimated(
     record = await settled(quick)
     assert ending(record) == ("cut_by_client", "estimate", True)
     assert record["cost_nanousd"] == tokens_in(path, body) * INPUT + tokens_out(path, 310) * OUTPUT
+
+
+async def test_a_whole_answer_that_comes_after_the_client_has_left_is_charged_what_it_cost(
+    lume: Proxy, upstream: ScriptedUpstream
+) -> None:
+    """The head was there, and nothing of the body."""
+    arrived, left = asyncio.Event(), asyncio.Event()
+    body = whole(CHAT)
+
+    async def answer(c: Connection) -> None:
+        await c.head(200, {"content-type": "application/json", "content-length": str(len(body))})
+        arrived.set()
+        await left.wait()
+        await c.send(body[:50])
+        await c.send(body[50:])
+
+    upstream.script = answer
+    wire = await dial(lume, CHAT, ask(CHAT, stream=False))
+    await asyncio.wait_for(arrived.wait(), 5)
+    (call,) = lume.server.live._calls.values()
+    await until(lambda: call.checkpoint.__self__.status == 200)  # type: ignore[attr-defined]
+    wire.transport.abort()
+    await noticed(lume)
+    left.set()
+
+    record = await settled(lume)
+    assert ending(record) == ("cut_by_client", "reported", False)
+    assert record["cost_nanousd"] == BILL[CHAT]
 
 
 async def test_cut_by_client_before_the_headers_is_charged_the_input(
@@ -739,12 +773,16 @@ async def test_a_lie_at_the_beginning_neither_takes_all_the_credit_nor_spoils_a_
 # --- settled before let go ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["stream", "no blank line yet", "gzip", "whole", "large"])
+@pytest.mark.parametrize("kind", ["stream", "stripped", "no blank line yet", "gzip", "whole", "large"])
 @in_every_dialect
 async def test_whoever_sees_the_end_finds_the_charge_in_the_database(
-    lume: Proxy, upstream: ScriptedUpstream, path: str, kind: str
+    lume: Proxy, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, path: str, kind: str
 ) -> None:
-    """Looked up by a connection of its own in the very moment in which the bytes arrive, before the loop turns."""
+    """Looked up by a connection of its own in the very moment in which the bytes arrive, before the loop turns. The
+    settlement takes its time, so that bytes which did not wait for it would be seen."""
+    slow = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, slow.set)
+    lume.delay(ledger.settle, slow, monkeypatch)
     parts, last = streamed_or_whole(path, kind)
     seen = asyncio.Event()
 
@@ -770,12 +808,16 @@ async def test_whoever_sees_the_end_finds_the_charge_in_the_database(
                 )
             seen.set()
 
-    wire = await dial(lume, path, ask(path, stream=kind not in ("whole", "large")), watch=look)
+    body = ask(path, stream=kind not in ("whole", "large"))
+    if kind == "stripped":
+        body = json.dumps({"model": model(path), "stream": True}).encode()
+    wire = await dial(lume, path, body, watch=look)
     await asyncio.wait_for(seen.wait(), 5)
     wire.transport.abort()
 
     assert found == [("complete", BILL[path])]
     await settled(lume)
+    monkeypatch.undo()
 
 
 def streamed_or_whole(path: str, kind: str) -> tuple[list[bytes], bytes]:
@@ -786,6 +828,8 @@ def streamed_or_whole(path: str, kind: str) -> tuple[list[bytes], bytes]:
         return [coder.compress(one) + coder.flush(zlib.Z_SYNC_FLUSH) for one in made], FINAL[path]
     if kind == "no blank line yet":
         return [*made[:-1], made[-1][:-1]], FINAL[path]
+    if kind == "stripped":
+        return [*made[:-2], made[-2] + made[-1]], FINAL[path]
     if kind == "stream":
         return made, FINAL[path]
     return [whole(path, "x" * (400_000 if kind == "large" else 10)), b"\n\n\n"], b"\n\n\n"

@@ -14,7 +14,14 @@ import pytest
 from lumeproxy.core.types import Usage
 from lumeproxy.dialects import DIALECTS
 from lumeproxy.dialects.base import Mark, Reading
-from lumeproxy.proxy.meter import DECODE_ADVANCE_BYTES, DECODE_STEP_BYTES, Decoder, JsonMeter, StreamMeter
+from lumeproxy.proxy.meter import (
+    DECODE_ADVANCE_BYTES,
+    DECODE_MOST_BYTES,
+    DECODE_STEP_BYTES,
+    Decoder,
+    JsonMeter,
+    StreamMeter,
+)
 from tests.support import streams
 from tests.support.calls import ANTHROPIC, CHAT, PATHS, RESPONSES, ask, events, whole
 
@@ -79,10 +86,11 @@ def test_at_every_split_nothing_of_the_last_event_is_free_before_it_is_known(pat
 )
 def test_an_event_that_looks_like_the_last_is_counted_once(path: str, tricky: bytes) -> None:
     """Its data line is read before its blank line comes, for it might be the last one."""
-    for parts in ([tricky], [tricky[:-1], tricky[-1:]], [tricky[:-1], b"\r", b"\n"], [tricky[:-2], b"\r", b"\n\r\n"]):
+    bare = tricky.rstrip(b"\n")
+    for parts in ([tricky], [bare + b"\n", b"\n"], [bare, b"\r", b"\n", b"\r\n"], [bare + b"\r", b"\n\r", b"\n"]):
         meter = stream_meter(path)
 
-        assert feed(meter, *parts).output_chars == 12, parts
+        assert feed(meter, *parts).output_chars == 12, parts  # its text, once
         assert feed(meter, tricky).output_chars == 24
         assert meter.mark is Mark.NONE
 
@@ -96,6 +104,12 @@ def test_what_stands_behind_the_last_event_is_not_read() -> None:
 
     assert free == len(whole_stream) - len(events(ANTHROPIC)[-1])
     assert meter.reader.reading.usage == READ[ANTHROPIC]
+    coded = stream_meter(ANTHROPIC, "gzip")
+    assert (
+        coded.feed(gzip.compress(whole_stream + random.Random(3).randbytes(80_000).hex().encode() + b"\n\n" + more))
+        == 0
+    )
+    assert coded.reader.reading.usage == READ[ANTHROPIC]
 
 
 def test_an_error_event_is_an_end_too() -> None:
@@ -279,6 +293,17 @@ def test_a_bomb_is_not_unpacked(coding: str) -> None:
     assert reading.truncated
     assert reading.output_chars == len(bomb)
     assert reading.output_bytes < DECODE_ADVANCE_BYTES + (200 + 1) * len(bomb) + DECODE_STEP_BYTES
+
+
+def test_an_honest_beginning_earns_no_bomb() -> None:
+    bomb = gzip.compress(b"\0" * 40_000_000)
+    coded = gzip.compress(random.Random(4).randbytes(500_000), 1) + bomb
+    decoder = Decoder("gzip")
+
+    decoded = sum(len(piece) for at in range(0, len(coded), 65_536) for piece in decoder.feed(coded[at : at + 65_536]))
+
+    assert decoder.failed
+    assert 500_000 < decoded <= 500_000 + DECODE_MOST_BYTES + len(bomb) * 200 < 30_000_000
 
 
 @pytest.mark.parametrize("path", PATHS)

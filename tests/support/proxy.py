@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from lumeproxy import logs
 from lumeproxy.app import Server, running
@@ -72,6 +73,23 @@ class Proxy:
     async def grant(self, amount_nanousd: int) -> None:
         await self.run("credit.grant", account=self.account, amount_nanousd=amount_nanousd)
         self.credit_nanousd += amount_nanousd
+
+    def delay(self, job: Any, until: asyncio.Event, patch: pytest.MonkeyPatch) -> None:
+        """Let the database's answers to one kind of job be known only after an event."""
+        database = self.server.database
+        submit = database.submit_urgent
+
+        def delayed(fn: Any, *args: Any) -> Any:
+            if fn is not job:
+                return submit(fn, *args)
+
+            async def wait() -> Any:
+                await until.wait()
+                return await submit(fn, *args)
+
+            return asyncio.ensure_future(wait())
+
+        patch.setattr(database, "submit_urgent", delayed)
 
     async def records(self) -> list[dict[str, Any]]:
         """All usage records, oldest first, once no call is running."""
