@@ -45,6 +45,12 @@ cover: $(VENV)/.dev ## run the tests and ask for 95 % coverage of core, dialects
 e2e: $(VENV)/.dev ## run the real clients through the proxy (needs ../shared, node and npm)
 	@SHARED="$(abspath $(SHARED))" $(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
 
+faults: $(VENV)/.dev ## inject faults into a running server and print what came of it (needs strace)
+	@$(BIN)/python -m pytest -m faults --timeout 1800 tests/faults $(ARGS)
+
+faults-full: $(VENV)/.dev ## the same in its long form, up to an hour
+	@FAULTS=full $(BIN)/python -m pytest -m faults --timeout 3600 tests/faults $(ARGS)
+
 bench: $(VENV)/.dev ## compare with a bare aiohttp pass-through (needs ../shared)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uvloop
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python $(SHARED)/bench/bench.py bare-aiohttp lumeproxy $(ARGS)
@@ -52,4 +58,4 @@ bench: $(VENV)/.dev ## compare with a bare aiohttp pass-through (needs ../shared
 dist: $(VENV)/.dev ## build the wheel into dist/
 	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
 
-.PHONY: help install run fmt lint type test cover e2e bench dist
+.PHONY: help install run fmt lint type test cover e2e faults faults-full bench dist

@@ -51,9 +51,11 @@ from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.free import Counts, Models
 from lumeproxy.proxy.live import Cause, LiveCalls
 from lumeproxy.proxy.site import Site
+from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
 from lumeproxy.store import accounts, keys, ledger
-from lumeproxy.store.database import Database, Locked
+from lumeproxy.store.database import Database
+from lumeproxy.store.lock import Locked
 
 # Waiting connections while the loop is busy; a burst of a thousand streams must not be refused.
 BACKLOG = 4096
@@ -61,6 +63,8 @@ FIRST_ACCOUNT = "me"
 ANY_TIME_MS = 2**62
 # How often it is looked whether running calls still may: a suspension is in force within a second.
 ENFORCE_S = 0.5
+# How often the places of the database's files are looked at.
+FILES_S = 0.5
 # A command that works on the database without a server has it for a moment; it is waited for 5 s.
 COMMAND_LOOKS, COMMAND_PAUSE_S = 50, 0.1
 
@@ -78,22 +82,35 @@ class Server:
     serves_claude: bool  # whether another upstream than the echo answers Claude Code
 
 
-def serve(settings: Settings, environ: Mapping[str, str], *, config: Path | None, say: Callable[[str], object]) -> int:
-    """Serve until a signal; the exit status. `config` is the file that the settings came from, `say` shows a person
-    the greeting. Raises ConfigError before the first request could be taken."""
-    return asyncio.run(_serve(settings, environ, config, say))
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What reaches a running server from outside: `hurry` ends its patience with calls that are running when it stops,
+    `hangup` has it read its settings anew by `load`."""
+
+    hurry: asyncio.Event
+    hangup: asyncio.Event
+    load: Callable[[], Settings]
+
+
+def serve(
+    load: Callable[[], Settings], environ: Mapping[str, str], *, config: Path | None, say: Callable[[str], object]
+) -> int:
+    """Serve until a signal; the exit status. `load` reads the settings, now and on each SIGHUP, `config` is the file that
+    they come from, `say` shows a person the greeting. Raises ConfigError before the first request could be taken."""
+    return asyncio.run(_serve(load, environ, config, say))
 
 
 async def _serve(
-    settings: Settings, environ: Mapping[str, str], config: Path | None, say: Callable[[str], object]
+    load: Callable[[], Settings], environ: Mapping[str, str], config: Path | None, say: Callable[[str], object]
 ) -> int:
-    clock = Clock()
+    settings, clock = load(), Clock()
     log = logs.make(level=settings.log.level, style=settings.log.format, clock=clock)
     undo = logs.bridge_library_loggers(log)
     try:
         _check_parser()
-        with _signals() as (stop, hurry):
-            async with running(settings, environ, clock, log, hurry=hurry) as server:
+        with _signals() as (stop, hurry, hangup):
+            signals = Signals(hurry, hangup, load)
+            async with running(settings, environ, clock, log, signals=signals) as server:
                 if config is not None and is_open_with_key(config):
                     log.warning(
                         "open_config", file=str(config), note=f"others can read its api_key: chmod 600 {config}"
@@ -113,10 +130,10 @@ async def running(
     clock: Clock,
     log: FilteringBoundLogger,
     *,
-    hurry: asyncio.Event | None = None,
+    signals: Signals | None = None,
 ) -> AsyncIterator[Server]:
-    """A server from its first file to its last settlement; `hurry` ends its patience with calls that are running when
-    it stops."""
+    """A server from its first file to its last settlement."""
+    signals = signals or Signals(asyncio.Event(), asyncio.Event(), lambda: settings)
     tls = make_tls(settings)
     sockets = listen(settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -138,26 +155,31 @@ async def running(
         auth = Auth(database, clock)
         changed = asyncio.Event()
         operations = Operations(database, clock, on_change=lambda: _changed(auth, changed), base_url=url)
-        await stack.enter_async_context(_tasks(live.watch(), _enforce(database, live, clock, changed, log)))
+        watches = (live.watch(), _enforce(database, live, clock, changed, log), _watch_files(database, log))
+        await stack.enter_async_context(_tasks(*watches))
         control = ControlSocket(operations, settings.server.data, log)
         stack.push_async_callback(control.stop)
         await control.start()
+        books = Books(database, admission, clock, log, set())
         exchange = Exchange(
-            books=Books(database, admission, clock, log, set()),
+            books=books,
             auth=auth,
             live=live,
             pace=make_pace(settings, clock),
             addresses=Addresses(settings.server.trusted_proxies),
             limits=make_exchange_limits(settings),
         )
+        models = Models(auth, admission, make_names(settings, upstreams), clock)
+        reload = Reload(signals.load, environ, session, books, models, log)
+        await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
         site = Site(
             exchange=exchange,
             counts=Counts(exchange),
-            models=Models(auth, admission, make_names(settings, upstreams), clock),
+            models=models,
             hosts=make_hosts(settings),
         )
         runner = Runner(site.application(DIALECTS), log, header_bytes=settings.limits.header_bytes)
-        stack.push_async_callback(_stop, runner, live, settings.server.drain_s, hurry or asyncio.Event(), log)
+        stack.push_async_callback(_stop, runner, live, settings.server.drain_s, signals.hurry, log)
         await _open_doors(runner, sockets, tls, settings.server.host)
         first_key = await _first_account(settings, database, operations)
         yield Server(port, url, database, operations, live, first_key, serves_claude(upstreams))
@@ -257,6 +279,17 @@ async def _enforce(
             live.interrupt_key(key_id, Cause.REVOKED)
 
 
+async def _watch_files(database: Database, log: FilteringBoundLogger) -> None:
+    """Look every FILES_S whether somebody took the database's files away; no new call is taken then."""
+    while True:
+        await asyncio.sleep(FILES_S)
+        lost = database.look_at_files()
+        if lost is not None:
+            log.error(
+                "database_files", file=lost, note="was removed or replaced; no new calls: stop lumeproxy to save all"
+            )
+
+
 async def _stop(runner: Runner, live: LiveCalls, drain_s: int, hurry: asyncio.Event, log: FilteringBoundLogger) -> None:
     """Take no more calls, let the running ones end, cut and settle what is left."""
     for site in tuple(runner.sites):
@@ -279,10 +312,11 @@ async def _raise_when(event: asyncio.Event) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Two events: the process was asked to stop, and asked again. A third signal ends it on the spot."""
+def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event, asyncio.Event]]:
+    """Three events: the process was asked to stop, was asked again, and to read its settings anew. A third wish to stop
+    ends it on the spot."""
     loop = asyncio.get_running_loop()
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    stop, hurry, hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
     numbers = (signal.SIGTERM, signal.SIGINT)
 
     def heard() -> None:
@@ -297,10 +331,12 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
 
     for number in numbers:
         loop.add_signal_handler(number, heard)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     try:
-        yield stop, hurry
+        yield stop, hurry, hangup
     finally:
         deafen()
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 @contextlib.asynccontextmanager

@@ -157,7 +157,14 @@ def make_names(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Names:
 @contextlib.asynccontextmanager
 async def make_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
     """The session to all upstreams, with aiohttp's defaults put right (reliability.md section 3)."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15, ttl_dns_cache=60)
+
+    def small(address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.limits.receive_buffer_bytes)
+        return sock
+
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15, ttl_dns_cache=60, socket_factory=small)
     async with aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,
@@ -166,7 +173,7 @@ async def make_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSessio
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.limits.connect_ms / 1000),
         max_line_size=settings.limits.header_bytes,
         max_field_size=settings.limits.header_bytes,
-        read_bufsize=65_536,
+        read_bufsize=32_768,
     ) as session:
         yield session
 

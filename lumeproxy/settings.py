@@ -124,6 +124,7 @@ class Limits(_Section):
     json_reply_bytes: PositiveInt = 32 * 1024 * 1024
     json_buffer_bytes: PositiveInt = 262_144
     send_buffer_bytes: PositiveInt = 65_536
+    receive_buffer_bytes: PositiveInt = 131_072
     write_queue: PositiveInt = 4096
     checkpoint_ms: PositiveInt = 2_000
 

@@ -28,7 +28,8 @@ from lumeproxy.dashboard.control import call
 from lumeproxy.errors import ConfigError, Missing, StoreUnavailable
 from lumeproxy.settings import Settings, load
 from lumeproxy.store import accounts, keys, ledger
-from lumeproxy.store.database import Database, Locked
+from lumeproxy.store.database import Database
+from lumeproxy.store.lock import Locked
 from tests.support import streams
 from tests.support.clock import START_MS, FakeClock
 from tests.support.proxy import Proxy, proxy
@@ -411,12 +412,13 @@ async def test_a_running_stream_may_finish_and_commands_are_answered_meanwhile(t
 @pytest.mark.parametrize("how", ["hurry", "drain_s"])
 async def test_a_stream_that_takes_too_long_is_cut_and_settled(tmp_path, upstream, slow: Slow, how):
     hurry = asyncio.Event()
+    signals = app.Signals(hurry, asyncio.Event(), lambda: settings)
     text = f'[server]\ndrain_s = {0 if how == "drain_s" else 25}\n[upstreams.anthropic]\nkind = "anthropic"\n'
     text += f'base_url = "{upstream.url}"\napi_key = "x"\n[prices."claude-test-1"]\ninput = 1\noutput = 10\n'
     settings = settings_of(tmp_path, text)
     written = io.StringIO()
     async with aiohttp.ClientSession() as session:
-        async with running(settings, {}, Clock(), quiet(written), hurry=hurry) as server:
+        async with running(settings, {}, Clock(), quiet(written), signals=signals) as server:
             headers = {"Authorization": f"Bearer {server.first_key}"}
             response = await session.post(server.base_url + "/v1/messages", json=ASK, headers=headers)
             await slow.begun.wait()
@@ -448,7 +450,7 @@ def serve_once(folder: Path, config: Path | None, say: Any = None) -> list[str]:
         os.kill(os.getpid(), signal.SIGTERM)
 
     settings = load(config=config, data=folder / "data", port=0, environ={})
-    assert app.serve(settings, {}, config=config, say=say or heard) == 0
+    assert app.serve(lambda: settings, {}, config=config, say=say or heard) == 0
     return said
 
 
@@ -490,7 +492,7 @@ def test_signals_are_the_servers_only_while_it_serves(tmp_path):
 
 async def test_a_second_signal_asks_for_hurry_and_a_third_is_not_ours():
     before = signal.getsignal(signal.SIGTERM)
-    with app._signals() as (stop, hurry):
+    with app._signals() as (stop, hurry, _):
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(stop.wait(), 5)
         assert not hurry.is_set()

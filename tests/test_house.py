@@ -24,20 +24,21 @@ LAYERS = [
     {"store"},
     {"proxy", "dashboard", "clients"},
     {"compose"},
+    {"reload"},
     {"app"},
     {"cli"},
     {"__main__"},
 ]
 # Where a foreign package may be imported, by the first part of our module's name.
 ALLOWED = {
-    "aiohttp": {"app", "compose", "upstreams", "proxy", "dashboard"},
+    "aiohttp": {"app", "compose", "reload", "upstreams", "proxy", "dashboard"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "pydantic": {"settings"},
     "pydantic_settings": {"settings"},
     "genai_prices": {"core"},
     "click": {"cli"},
-    "structlog": {"logs", "app", "proxy", "dashboard"},
+    "structlog": {"logs", "app", "reload", "proxy", "dashboard"},
 }
 IMPURE = {"asyncio", "socket", "time", "os", "random", "secrets", "logging", "subprocess", "threading", "aiohttp"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}

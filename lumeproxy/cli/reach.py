@@ -71,7 +71,7 @@ class Reach:
 
     async def _run(self, operation: str, arguments: dict[str, Any]) -> Any:
         from lumeproxy.dashboard.control import NotRunning, call
-        from lumeproxy.store.database import Locked
+        from lumeproxy.store.lock import Locked
 
         deadline = time.monotonic() + PATIENCE_S
         while True:

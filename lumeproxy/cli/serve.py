@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lumeproxy.cli.reach import inherited, place_options
-from lumeproxy.folder import config_file
+from lumeproxy.folder import config_file, data_folder
 
 
 def serve_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,13 +32,11 @@ def serve(config: Path | None, data: Path | None, host: str | None, port: int | 
     from lumeproxy import app, settings
 
     environ = dict(os.environ)
-    config = inherited("config", config)
-    given = settings.load(
-        config=config,
-        data=inherited("data", data),
-        host=inherited("host", host),
-        port=inherited("port", port),
-        environ=environ,
-    )
-    file = config_file(config, given.server.data, environ)
-    return app.serve(given, environ, config=file, say=click.echo)
+    config, data = inherited("config", config), inherited("data", data)
+    host, port = inherited("host", host), inherited("port", port)
+
+    def load() -> settings.Settings:
+        return settings.load(config=config, data=data, host=host, port=port, environ=environ)
+
+    file = config_file(config, data_folder(data, config, environ), environ)
+    return app.serve(load, environ, config=file, say=click.echo)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 # Two line ends in a row, of any kind. A CR alone is a line end, a CR before an LF is half of one.
-_BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
+BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _BOM = b"\xef\xbb\xbf"
 HEAD_BYTES = 4_096
 TAIL_BYTES = 65_536
@@ -23,7 +23,7 @@ class Event:
 
     `data`: its data lines joined by LF. `start` and `end`: offsets in the chunk of the last `feed`; an event that began in
     an earlier chunk starts at 0. An event above the scanner's limit is `oversized`: instead of data it has the first and
-    the last bytes of its text.
+    the last bytes of its text, and the text's `size`.
     """
 
     data: bytes
@@ -32,12 +32,13 @@ class Event:
     oversized: bool = False
     head: bytes = b""
     tail: bytes = b""
+    size: int = 0
 
 
 class SseScanner:
     """Feeds on chunks of any size; keeps at most `limit_bytes` of an unfinished event."""
 
-    __slots__ = ("_at_start", "_buffer", "_crlf", "_head", "_limit", "_over", "_searched", "boundary")
+    __slots__ = ("_at_start", "_buffer", "_crlf", "_dropped", "_head", "_limit", "_over", "_searched", "boundary")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -46,6 +47,7 @@ class SseScanner:
         self._crlf = False
         self._at_start = True
         self._over = False  # inside an event that is too large
+        self._dropped = 0  # bytes of it that are not kept
         self._head = b""
         self.boundary = -1
 
@@ -106,7 +108,7 @@ class SseScanner:
         if not self._crlf:
             at = text.find(b"\n\n", start)
             return None if at < 0 else (at, at + 2)
-        match = _BLANK.search(text, start)
+        match = BLANK_LINE.search(text, start)
         return None if match is None else (match.start(), match.end())
 
     def _event(self, text: bytes, start: int, end: int) -> Event | None:
@@ -114,11 +116,10 @@ class SseScanner:
             self._at_start = False
             text = text.removeprefix(_BOM)
         if self._over:
-            self._over = False
-            tail = text[-TAIL_BYTES:]
-            return Event(b"", start, end, oversized=True, head=self._head, tail=tail)
-        if len(text) > self._limit:
-            return Event(b"", start, end, oversized=True, head=text[:HEAD_BYTES], tail=text[-TAIL_BYTES:])
+            size, self._over, self._dropped = self._dropped + len(text), False, 0
+            return Event(b"", start, end, oversized=True, head=self._head, tail=text[-TAIL_BYTES:], size=size)
+        if (size := len(text)) > self._limit:
+            return Event(b"", start, end, oversized=True, head=text[:HEAD_BYTES], tail=text[-TAIL_BYTES:], size=size)
         data = _data(text)
         return None if data is None else Event(data, start, end)
 
@@ -132,10 +133,14 @@ class SseScanner:
             if not self._over:
                 self._over = True
                 self._head = bytes(self._buffer[:HEAD_BYTES])
-            del self._buffer[:-TAIL_BYTES]
+            self._drop()
         elif self._over and len(self._buffer) > 2 * TAIL_BYTES:
-            del self._buffer[:-TAIL_BYTES]
+            self._drop()
         self._searched = len(self._buffer)
+
+    def _drop(self) -> None:
+        self._dropped += len(self._buffer) - TAIL_BYTES
+        del self._buffer[:-TAIL_BYTES]
 
 
 def _data(text: bytes) -> bytes | None:

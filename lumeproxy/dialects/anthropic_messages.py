@@ -117,8 +117,9 @@ _WHOLE = msgspec.json.Decoder(_Whole)
 class AnthropicReader:
     """Reads one Messages answer. `open_block` is the index of the content block now open, None between blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Terms) -> None:
         self.reading = Reading()
+        self._asked = asked
         self.open_block: int | None = None
 
     def event(self, data: bytes) -> Mark:
@@ -158,9 +159,9 @@ class AnthropicReader:
             return Mark.FAILED
         return Mark.NONE
 
-    def oversized(self, head: bytes, tail: bytes) -> Mark:
+    def oversized(self, head: bytes, tail: bytes, size: int) -> Mark:
         """A block or delta beyond the limit: its length counts as output, nothing in it ends the stream."""
-        self.reading.output_chars += len(tail)
+        self.reading.output_chars += size
         self.reading.truncated = True
         if b'"message_stop"' in head:
             return Mark.FINAL
@@ -216,7 +217,8 @@ class AnthropicReader:
     def _take_terms(self, stated: dict[str, Any]) -> None:
         words = {name: stated[name] for name in Terms.__slots__ if isinstance(stated.get(name), str)}
         if words:
-            self.reading.terms = replace(self.reading.terms or Terms(), **words)
+            # What the answer does not state was served as asked.
+            self.reading.terms = replace(self.reading.terms or self._asked, **words)
 
 
 def _split(detail: object, written: int | None, known: Usage, reading: Reading) -> tuple[int | None, int | None]:
@@ -286,7 +288,7 @@ class AnthropicMessages:
 
     def reader(self, asked: Asked) -> AnthropicReader:
         """A reader for one answer."""
-        return AnthropicReader()
+        return AnthropicReader(asked.terms)
 
     def stripper(self, asked: Asked) -> None:
         """Nothing is added to requests, so nothing is to be taken out."""

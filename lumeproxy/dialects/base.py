@@ -74,9 +74,9 @@ class Reader(Protocol):
         """Take the data of one SSE event (joined `data:` lines, without the field name)."""
         ...
 
-    def oversized(self, head: bytes, tail: bytes) -> Mark:
-        """Take the first and last bytes of an event larger than the scanner keeps; sets `truncated` unless usage
-        could be found in them all the same."""
+    def oversized(self, head: bytes, tail: bytes, size: int) -> Mark:
+        """Take the first and last bytes of an event larger than the scanner keeps, and how large it was; sets
+        `truncated` unless usage could be found in them all the same."""
         ...
 
     def whole(self, body: bytes) -> None:

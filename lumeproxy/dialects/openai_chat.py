@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from lumeproxy.core.spans import splice, top_level
+from lumeproxy.core.sse import BLANK_LINE
 from lumeproxy.core.types import Asked, Terms
 from lumeproxy.dialects import base, echo, openai_usage
 from lumeproxy.dialects.base import Answer, Endpoint, Mark, Reading
@@ -104,9 +105,9 @@ class ChatReader:
             return Mark.FAILED
         return Mark.NONE
 
-    def oversized(self, head: bytes, tail: bytes) -> Mark:
+    def oversized(self, head: bytes, tail: bytes, size: int) -> Mark:
         """A delta beyond the limit: its length counts as output."""
-        self.reading.output_chars += len(tail)
+        self.reading.output_chars += size
         self.reading.truncated = True
         return Mark.NONE
 
@@ -194,8 +195,10 @@ class UsageStripper:
 
 def _event_end(buffer: bytearray) -> int:
     """The offset after the first event's blank line, 0 when there is none yet."""
-    ends = [at + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if (at := buffer.find(blank)) >= 0]
-    return min(ends, default=0)
+    if b"\r" not in buffer:
+        return buffer.find(b"\n\n") + 2 if b"\n\n" in buffer else 0
+    blank = BLANK_LINE.search(buffer)
+    return 0 if blank is None else blank.end()
 
 
 def _ends_the_object(rest: bytes) -> bool:
@@ -210,7 +213,8 @@ def _ends_the_object(rest: bytes) -> bool:
 
 
 def _stripped(event: bytes) -> bytes:
-    if b'"usage"' not in event or not event.startswith(b"data:"):
+    # A blank line of CRs and LFs may have been cut in its middle: then the event begins with the rest of it.
+    if b'"usage"' not in event or not event.lstrip(b"\r\n").startswith(b"data:"):
         return event
     nothing = _NO_USAGE.search(event)
     if nothing is not None and _ends_the_object(event[nothing.end() :].rstrip()):
@@ -231,7 +235,7 @@ def _stripped(event: bytes) -> bytes:
                 choices is not None
                 and not event[start + choices.value_start + 1 : start + choices.value_end - 1].strip()
             )
-            return b"" if empty else event
+            return event[: len(event) - len(event.lstrip(b"\r\n"))] if empty else event
         # With the member goes one comma: the one before it, or behind it when it is the first.
         if index:
             previous = members[index - 1].value_end

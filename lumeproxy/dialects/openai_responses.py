@@ -114,13 +114,13 @@ class ResponsesReader:
             self._take(event.response)
         return _LAST.get(kind, Mark.NONE)
 
-    def oversized(self, head: bytes, tail: bytes) -> Mark:
+    def oversized(self, head: bytes, tail: bytes, size: int) -> Mark:
         """The last event of a long answer: its kind stands at the beginning, its usage near the end."""
         mark = next((mark for kind, mark in _LAST.items() if b'"' + kind.encode() + b'"' in head), Mark.NONE)
         found = base.last_usage(tail) if mark is not Mark.NONE else None
         if found is None:
             self.reading.truncated = True
-            self.reading.output_chars += 0 if mark is not Mark.NONE else len(tail)
+            self.reading.output_chars += 0 if mark is not Mark.NONE else size
             return mark
         openai_usage.take(base.loose(found), self.reading)
         return mark

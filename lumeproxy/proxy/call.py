@@ -28,9 +28,12 @@ from lumeproxy.store.ledger import CheckPoint, HoldTaken, Settled
 SETTLE_RETRY_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Books:
-    """What a call needs to be held, priced and settled; one a server."""
+    """What a call needs to be held, priced and settled; one a server.
+
+    `admission` is exchanged as a whole when the settings are read anew; a call keeps the one that admitted it.
+    """
 
     database: Database
     admission: Admission
@@ -65,6 +68,7 @@ class Call:
         self, books: Books, key: StoredKey, dialect: Dialect, plan: Plan, draft: UsageRecord, body_bytes: int
     ) -> None:
         self.books = books
+        self._admission = books.admission
         self.key = key
         self.dialect = dialect
         self.plan = plan
@@ -183,16 +187,16 @@ class Call:
         if not reading.input_reported:
             usage = replace(usage, input_tokens=self.plan.estimated_input_tokens)
         if not reading.output_final:
-            delivered = self.books.admission.output_tokens(self.plan.upstream_model, reading.output_chars)
+            delivered = self._admission.output_tokens(self.plan.upstream_model, reading.output_chars)
             if delivered > usage.output_tokens:
                 usage = replace(usage, output_tokens=delivered)
         return clamp(usage, self._bounds())
 
     def _bounds(self) -> Bounds:
-        return self.books.admission.bounds(self.plan, self._body_bytes, self.reader.reading.output_bytes)
+        return self._admission.bounds(self.plan, self._body_bytes, self.reader.reading.output_bytes)
 
     def _metered_nanousd(self) -> int:
-        return cost(self.plan.price, self._metered_usage(), self.books.admission.billing.multiplier_ppm)
+        return cost(self.plan.price, self._metered_usage(), self._admission.billing.multiplier_ppm)
 
     def checkpoint(self) -> CheckPoint | None:
         """What is to survive the death of the process, None when nothing is new since the last one."""
@@ -239,7 +243,7 @@ class Call:
 
     def _verdict(self, ending: Ending) -> tuple[Verdict, Price]:
         plan, reading = self.plan, self.reader.reading
-        admission = self.books.admission
+        admission = self._admission
         price = plan.price
         if reading.terms is not None and reading.terms != plan.asked.terms:
             provider = plan.upstreams[0].provider
@@ -264,7 +268,7 @@ class Call:
         return verdict, price
 
     def _record(self, ending: Ending, verdict: Verdict, price: Price, error_code: str, error_text: str) -> UsageRecord:
-        ppm = self.books.admission.billing.multiplier_ppm
+        ppm = self._admission.billing.multiplier_ppm
         bill = cost(price, verdict.usage, ppm)
         settled_by, estimated = verdict.settled_by, verdict.estimated
         if ending in (Ending.OUT_OF_CREDIT, Ending.INTERRUPTED) and bill > self.held_nanousd:

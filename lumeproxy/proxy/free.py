@@ -120,7 +120,14 @@ class Models:
 
     def __init__(self, auth: Auth, admission: Admission, names: ModelNames, clock: Clock) -> None:
         self._auth = auth
-        self._all = [n for n in _served(admission.routing, names) if admission.is_priced(n, clock.now_ms())]
+        self._clock = clock
+        self._all: list[str] = []
+        self.offer(admission, names)
+
+    def offer(self, admission: Admission, names: ModelNames) -> None:
+        """List what these routes and prices serve, from now on."""
+        served = _served(admission.routing, names)
+        self._all = [name for name in served if admission.is_priced(name, self._clock.now_ms())]
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """The models that the key may use."""

@@ -185,7 +185,7 @@ class StreamMeter:
                 ahead, self._ahead = self._ahead, None
                 if ahead == event.data:
                     continue
-            mark = reader.oversized(event.head, event.tail) if event.oversized else reader.event(event.data)
+            mark = reader.oversized(event.head, event.tail, event.size) if event.oversized else reader.event(event.data)
             if mark is not Mark.NONE:
                 self.mark = mark
                 return event.start  # what comes behind the end is no part of the answer

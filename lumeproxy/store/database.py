@@ -12,7 +12,6 @@ locks (sqlite.org/howtocorrupt.html). The lock against a second process is `floc
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections import deque
@@ -24,6 +23,8 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 import aiosqlite
 
 from lumeproxy.errors import ConfigError, StoreUnavailable
+from lumeproxy.store.files import Files
+from lumeproxy.store.lock import locked
 from lumeproxy.store.migrations import known, migrate
 
 Tx: TypeAlias = sqlite3.Connection
@@ -31,7 +32,6 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 FILE_NAME = "lumeproxy.db"
-LOCK_NAME = "lumeproxy.lock"
 # The WAL is cut back to this after a checkpoint; one long read once let it grow and it would stay so for ever.
 JOURNAL_BYTES = 64 * 1024 * 1024
 BUSY_MS = 5_000
@@ -52,6 +52,7 @@ _UNAVAILABLE = frozenset(
 )
 
 
+_NO_WRITES = "The proxy's database takes no writes at the moment; please try again."
 _PLACES = tuple(str(number) for number in range(1, 65))
 
 
@@ -94,6 +95,7 @@ class Database:
     def __init__(
         self,
         uri: str,
+        files: Files,
         writer: _Connection,
         reader: _Connection,
         lock: int,
@@ -103,6 +105,8 @@ class Database:
         version: str,
     ) -> None:
         self._uri = uri
+        self._files = files
+        self._lost: str | None = None
         self._writer = writer
         self._reader = reader
         self._lock: int | None = lock
@@ -124,7 +128,7 @@ class Database:
         Raises ConfigError where another process has it, the folder can't be written, or the file is from a newer
         version; the sentence names the folder and the mend.
         """
-        lock = _locked(folder)
+        lock = locked(folder)
         writer = reader = None
         try:
             uri = (folder / FILE_NAME).absolute().as_uri()
@@ -140,7 +144,8 @@ class Database:
             if isinstance(error, sqlite3.Error):
                 raise ConfigError(f"The database {folder / FILE_NAME} can't be opened: {error}.") from None
             raise
-        return cls(uri, writer, reader, lock, queue_limit=queue_limit, batch_limit=batch_limit, version=version)
+        files = Files(folder / FILE_NAME)
+        return cls(uri, files, writer, reader, lock, queue_limit=queue_limit, batch_limit=batch_limit, version=version)
 
     @property
     def has_wal_reset_bug(self) -> bool:
@@ -155,6 +160,9 @@ class Database:
         Raises StoreUnavailable at once when the queue is full or the database closed. The future raises what the
         function raised, or StoreUnavailable when the disk took no commit: then nothing of it happened.
         """
+        if self._lost is not None:
+            raise StoreUnavailable("The proxy's database can't be written at the moment; please try again.",
+                                   retry_after_s=30)  # fmt: skip
         if len(self._waiting) >= self._queue_limit:
             raise StoreUnavailable("The proxy is overloaded; please try again.", retry_after_s=1)
         return self._enqueue(self._waiting, fn, args)
@@ -162,6 +170,14 @@ class Database:
     def submit_urgent(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """As `submit`, before all that is not urgent and never refused for a full queue: open calls settle first."""
         return self._enqueue(self._urgent, fn, args)
+
+    def look_at_files(self) -> str | None:
+        """Refuse all new writes once a file of the database was removed or replaced; its name, the first time that this is
+        seen. Open calls settle on: closing the database cleanly saves what they write."""
+        if self._lost is not None:
+            return None
+        self._lost = self._files.changed()
+        return self._lost
 
     async def write(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
         """Run a transaction and wait until it is committed. Raises as `submit`."""
@@ -294,51 +310,11 @@ def translated(error: sqlite3.Error) -> Exception:
     """StoreUnavailable where the disk is at fault; the error itself where a statement is, which is a bug."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in _UNAVAILABLE:
-        return StoreUnavailable(
-            "The proxy's database takes no writes at the moment; please try again.", retry_after_s=5
-        )
+        return StoreUnavailable(_NO_WRITES, retry_after_s=5)
     return error
 
 
 # --- opening -----------------------------------------------------------------------------------------------------------
-
-
-def _locked(folder: Path) -> int:
-    """The data folder's lock, held by a descriptor; the folder is made if need be."""
-    try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, mode=0o700)
-            folder.chmod(0o700)
-        lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-        os.close(lock)
-        raise Locked(
-            f"Another lumeproxy (process {holder or 'unknown'}) uses the data folder {folder}; stop that one or choose "
-            "another folder with --data."
-        ) from None
-    try:
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
-    except OSError as error:
-        os.close(lock)
-        raise _unwritable(folder, error) from None
-    return lock
-
-
-def _unwritable(folder: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"The data folder {folder} can't be written ({error.strerror}); give this user access to it or choose "
-        "another with --data."
-    )
-
-
-class Locked(ConfigError):
-    """Another process uses the data folder."""
 
 
 async def _opened(connector: Callable[[], sqlite3.Connection]) -> _Connection:

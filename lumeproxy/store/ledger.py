@@ -22,6 +22,7 @@ from lumeproxy.store.database import Tx, bound
 
 # A million dollars: a slip of the keyboard, not a top-up.
 MAX_GRANT_NANOUSD = 10**15
+MOST_TOKENS = 10**12  # of a class in one call; no model has a context near it
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +319,8 @@ def _interrupted(tx: Tx, left_over: OpenHold, now_ms: int) -> UsageRecord:
     point = left_over.checkpoint
     if point is None:
         return record
-    counted = Usage(**{name: getattr(point, name) for name in Usage.__slots__})
+    # The meter writes no absurd numbers; a file that holds one all the same must not keep the server from starting.
+    counted = Usage(**{name: min(MOST_TOKENS, max(0, getattr(point, name))) for name in Usage.__slots__})
     text = prices.load(tx, point.price_version)
     if text is None:
         raise ValueError(f"the price {point.price_version} of the open call {left_over.call_id} is missing")

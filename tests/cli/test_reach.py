@@ -14,7 +14,8 @@ from lumeproxy.cli import reach
 from lumeproxy.cli.main import run
 from lumeproxy.dashboard import control
 from lumeproxy.errors import Missing
-from lumeproxy.store.database import LOCK_NAME, Database
+from lumeproxy.store.database import Database
+from lumeproxy.store.lock import LOCK_NAME
 from tests.cli.support import Cli, Started
 
 
@@ -64,7 +65,7 @@ def test_the_folder_comes_from_the_environment_or_the_configuration(how, cli: Cl
     ("arguments", "told"),
     [
         (("--data", "~nobody-of-that-name/x"), "names a user that does not exist"),
-        (("--data", "{file}/x"), "{file}/x can't be written (Not a directory)"),
+        (("--data", "{file}/x"), "{file}/x can't be made: there is a file in its place"),
         (("--data", "/proc/x"), "The data folder /proc/x can't be written"),
         (("--config", "/no/such/file"), "The configuration file /no/such/file can't be read"),
         (("--config", "{file}"), "{file} is not valid TOML"),

@@ -107,6 +107,7 @@ def test_an_event_beyond_the_limit_is_given_by_its_head_and_tail(step):
 
     big, following = events
     assert big.oversized
+    assert big.size == len(text)
     assert big.head == text[:HEAD_BYTES]
     assert big.tail == text[-TAIL_BYTES:]
     assert (following.data, following.oversized) == (b"next", False)

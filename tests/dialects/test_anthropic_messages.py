@@ -143,6 +143,14 @@ def test_written_tokens_without_lifetimes_count_as_five_minutes():
     assert reader.reading.usage.cache_write_5m_tokens == 50
 
 
+def test_what_the_reply_does_not_state_was_served_as_asked():
+    reader = DIALECT.reader(DIALECT.ask(b'{"model":"m","speed":"fast","inference_geo":"us"}'))
+
+    reader.whole(streams.anthropic_whole({"input_tokens": 1, "output_tokens": 1, "service_tier": "priority"}))
+
+    assert reader.reading.terms == Terms("priority", "fast", "us")
+
+
 def test_terms_come_from_the_reply():
     start = {**CACHE, "service_tier": "priority", "speed": "fast", "inference_geo": "us"}
 
@@ -288,6 +296,6 @@ def test_a_count_is_answered_in_the_apis_shape():
 def test_an_oversized_event_is_output_and_no_end():
     reader = DIALECT.reader(ASKED)
 
-    assert reader.oversized(b'data: {"type":"content_block_delta"', b"x" * 100) is Mark.NONE
+    assert reader.oversized(b'data: {"type":"content_block_delta"', b"x" * 100, 2_000_000) is Mark.NONE
     assert reader.reading.truncated
-    assert reader.reading.output_chars == 100
+    assert reader.reading.output_chars == 2_000_000

@@ -28,7 +28,7 @@ def test_a_reader_takes_anything_and_never_raises(dialect, data):
     reader = dialect.reader(dialect.ask(b'{"model":"a","stream":true}'))
 
     reader.event(data)
-    reader.oversized(data, data)
+    reader.oversized(data, data, len(data))
     reader.whole(data)
 
     assert not reader.reading.input_reported

@@ -176,6 +176,17 @@ def test_only_the_usage_members_of_chunks_are_touched(given, expected):
     assert stripper.feed(given) == (given if expected is None else expected)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_events_with_any_line_ends_are_stripped_at_every_split_point(end):
+    whole = b"".join(streams.chat(["a", "b"])).replace(b"\n", end)
+    expected = unasked(streams.chat(["a", "b"])).replace(b"\n", end)
+    for at in range(len(whole)):
+        stripper = DIALECT.stripper(ASKED)
+        out = stripper.feed(whole[:at]) + stripper.feed(whole[at:]) + stripper.flush()
+        # Where the blank line behind what is taken out was cut in its middle, the rest of it may be left.
+        assert out in (expected, expected.replace(b"data: [DONE]", b"\ndata: [DONE]")), at
+
+
 def test_an_endless_event_is_passed_on_rather_than_kept():
     stripper = DIALECT.stripper(ASKED)
     part = b"x" * (1 << 19)
@@ -196,8 +207,8 @@ def test_an_early_ending_is_an_error_chunk_without_done():
 def test_oversized_deltas_count_as_output_and_end_nothing():
     reader = DIALECT.reader(ASKED)
 
-    assert reader.oversized(b"data: {", b"y" * 50) is Mark.NONE
-    assert reader.reading.output_chars == 50
+    assert reader.oversized(b"data: {", b"y" * 50, 900) is Mark.NONE
+    assert reader.reading.output_chars == 900
 
 
 @pytest.mark.parametrize("asks", [True, False])

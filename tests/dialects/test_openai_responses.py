@@ -23,7 +23,7 @@ def read(chunks: list[bytes], limit: int = 131_072):
     reader, scanner, last = DIALECT.reader(ASKED), SseScanner(limit), Mark.NONE
     for chunk in chunks:
         for found in scanner.feed(chunk):
-            mark = reader.oversized(found.head, found.tail) if found.oversized else reader.event(found.data)
+            mark = reader.oversized(found.head, found.tail, found.size) if found.oversized else reader.event(found.data)
             last = mark if mark is not Mark.NONE else last
     return reader, last
 

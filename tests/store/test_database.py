@@ -19,7 +19,8 @@ import pytest
 from lumeproxy.errors import ConfigError, Refused, StoreUnavailable
 from lumeproxy.store import accounts, ledger, usage
 from lumeproxy.store.audit import audit
-from lumeproxy.store.database import Database, Locked, bound, in_memory
+from lumeproxy.store.database import Database, bound, in_memory
+from lumeproxy.store.lock import Locked
 from tests.store import books
 from tests.store.books import DOLLAR, Gate
 
@@ -437,7 +438,7 @@ async def test_a_second_process_is_refused_with_a_sentence(database, folder):
     assert second.returncode == 1
     assert second.stdout == ""
     assert second.stderr.splitlines()[-1] == (
-        f"lumeproxy.store.database.Locked: Another lumeproxy (process {os.getpid()}) uses the data folder {folder}; "
+        f"lumeproxy.store.lock.Locked: Another lumeproxy (process {os.getpid()}) uses the data folder {folder}; "
         "stop that one or choose another folder with --data."
     )
     with pytest.raises(Locked):
@@ -563,7 +564,7 @@ async def test_what_is_no_database_is_refused_with_its_name(folder):
 async def test_a_folder_that_cannot_be_written_is_refused_with_the_mend(tmp_path, folder):
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(ConfigError, match="can't be written .*choose another with --data"):
+    with pytest.raises(ConfigError, match="there is a file in its place; choose another with --data"):
         await Database.open(tmp_path / "file")
     with no_file_larger_than(0), pytest.raises(ConfigError, match=r"data can't be written \(File too large\)"):
         await Database.open(folder)

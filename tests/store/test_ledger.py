@@ -525,6 +525,18 @@ def test_a_call_is_charged_by_its_last_checkpoint(tx):
     )
 
 
+def test_a_checkpoint_with_absurd_numbers_does_not_keep_the_server_from_starting(tx):
+    ann = customer(tx, "ann", DOLLAR)
+    take(tx, "call1", ann.id, 100_000)
+    ledger.checkpoint(tx, [("call1", point(input_tokens=10**20, output_tokens=-5))])
+
+    ((_, settled),) = ledger.recover(tx, START_MS + 1, START_MS)
+
+    assert settled.cost_nanousd == 100_000
+    assert usage.get(tx, "call1").settled_by == "bound"
+    assert balance(tx) == (DOLLAR - 100_000, 0)
+
+
 def test_an_interrupted_call_costs_at_most_what_was_held(tx):
     ann = customer(tx, "ann", DOLLAR)
     take(tx, "call1", ann.id, 100_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import aiohttp
 import pytest
 
 from lumeproxy import logs
-from lumeproxy.app import Server, running
+from lumeproxy.app import Server, Signals, running
 from lumeproxy.clock import Clock
 from lumeproxy.settings import Settings, load
 from lumeproxy.store import ledger, usage
@@ -44,6 +45,8 @@ class Proxy:
     key: str
     log: io.StringIO
     settings: Settings
+    config: Path
+    hangup: asyncio.Event
     account: str = "tester"
     credit_nanousd: int = 0  # all that was ever granted
     told: set[str] = field(default_factory=set)  # calls whose records a test has seen
@@ -91,6 +94,16 @@ class Proxy:
 
         patch.setattr(database, "submit_urgent", delayed)
 
+    async def reload(self) -> dict[str, Any]:
+        """Have the settings read anew; the log line that says what came of it."""
+        before = len(self.log.getvalue())
+        self.hangup.set()
+        async with asyncio.timeout(5):
+            while '"reload' not in self.log.getvalue()[before:]:  # noqa: ASYNC110 - a line of the log is no event
+                await asyncio.sleep(0)
+        lines = [json.loads(line) for line in self.log.getvalue()[before:].splitlines()]
+        return next(line for line in lines if line["event"].startswith("reload"))
+
     async def records(self) -> list[dict[str, Any]]:
         """All usage records, oldest first, once no call is running."""
         await asyncio.wait_for(self.server.live.emptied(), 20)
@@ -123,14 +136,17 @@ async def proxy(
     config.write_text("\n".join(lines))
     data = folder / "data"
     settings = load(config=config, data=data, port=0, environ={})
+    hangup = asyncio.Event()
+    signals = Signals(asyncio.Event(), hangup, lambda: load(config=config, data=data, port=0, environ={}))
     written = io.StringIO()
     clock = clock or Clock()
     log = logs.make(level="debug", style="json", clock=clock, stream=written)
-    async with running(settings, {}, clock, log) as server:
+    async with running(settings, {}, clock, log, signals=signals) as server:
         await server.operations.run("account.create", {"name": "tester", "credit_nanousd": credit_nanousd})
         made = await server.operations.run("key.create", {"account": "tester"})
         async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=30)) as session:
-            lume = Proxy(server, session, made["key"], written, settings, credit_nanousd=credit_nanousd)
+            given = (server, session, made["key"], written, settings, config, hangup)
+            lume = Proxy(*given, credit_nanousd=credit_nanousd)
             try:
                 yield lume
             finally:
