@@ -49,6 +49,7 @@ from lumeproxy.proxy.call import Books
 from lumeproxy.proxy.door import Runner
 from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.free import Counts, Models
+from lumeproxy.proxy.guessing import Guesses
 from lumeproxy.proxy.live import Cause, LiveCalls
 from lumeproxy.proxy.site import Site
 from lumeproxy.reload import Reload
@@ -152,7 +153,8 @@ async def running(
             checkpoint_ms=settings.limits.checkpoint_ms,
             keep=lambda rows: _keep(database, rows),
         )
-        auth = Auth(database, clock)
+        guesses = Guesses(clock, per_minute=settings.limits.failed_keys_per_minute)
+        auth = Auth(database, clock, guesses, on_block=lambda address: log.warning("guessing", address=address))
         changed = asyncio.Event()
         operations = Operations(database, clock, on_change=lambda: _changed(auth, changed), base_url=url)
         watches = (live.watch(), _enforce(database, live, clock, changed, log), _watch_files(database, log))
@@ -169,7 +171,7 @@ async def running(
             addresses=Addresses(settings.server.trusted_proxies),
             limits=make_exchange_limits(settings),
         )
-        models = Models(auth, admission, make_names(settings, upstreams), clock)
+        models = Models(exchange, make_names(settings, upstreams), clock)
         reload = Reload(signals.load, environ, session, books, models, log)
         await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
         site = Site(

@@ -118,6 +118,7 @@ class Limits(_Section):
     stream_idle_ms: PositiveInt = 300_000
     client_stall_ms: PositiveInt = 60_000
     call_ms: PositiveInt = 7_200_000
+    failed_keys_per_minute: NotNegativeInt = 10
     calls_per_minute: NotNegativeInt = 0
     concurrent_calls: NotNegativeInt = 2_000
     event_bytes: PositiveInt = 131_072

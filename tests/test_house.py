@@ -128,6 +128,12 @@ def test_sql_stands_in_the_store_only():
             assert [text for text in strings(tree) if SQL.search(text)] == [], name_of(path)
 
 
+def test_one_sqlite_serves_the_whole_process():
+    for path, tree in TREES.items():
+        found = {name.split(".")[0] for name in imports(tree)} & {"sqlite3", "pysqlite3"}
+        assert not found or name_of(path) == "lumeproxy/store/sqlite.py"
+
+
 def test_wire_formats_stand_in_the_dialects_only():
     for path, tree in TREES.items():
         if part(path) != "dialects":

@@ -7,12 +7,13 @@ once and a call costs no query. Must not know dialects, credit or routes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lumeproxy.clock import Clock
 from lumeproxy.core import apikey
 from lumeproxy.core.patterns import first_match
-from lumeproxy.errors import AccountSuspended, ForeignCredential, Unauthorized
+from lumeproxy.errors import AccountSuspended, ForeignCredential, RateLimited, Unauthorized
+from lumeproxy.proxy.guessing import Guesses
 from lumeproxy.store import keys
 from lumeproxy.store.database import Database
 from lumeproxy.store.keys import StoredKey
@@ -36,9 +37,20 @@ _FOREIGN = (
 class Auth:
     """Checks keys; one instance a server."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        guesses: Guesses | None = None,
+        *,
+        on_block: Callable[[str], None] = lambda _address: None,
+    ) -> None:
+        """`on_block` is told an address that has just been blocked for trying out keys."""
         self._database = database
         self._clock = clock
+        self._guesses = guesses or Guesses(clock, per_minute=0)
+        self._on_block = on_block
+        self._ids: tuple[int, frozenset[str]] | None = None
         self._known: dict[str, StoredKey] = {}
         self._generation = 0
 
@@ -53,16 +65,33 @@ class Auth:
         self._known.clear()
         self._generation += 1
 
-    async def caller(self, headers: Mapping[str, str]) -> StoredKey:
-        """The key that the request carries.
+    async def caller(self, headers: Mapping[str, str], whence: Callable[[], str] = str) -> StoredKey:
+        """The key that the request carries; `whence` tells the client's address, when it is needed.
 
-        Raises Unauthorized (or ForeignCredential, where a provider's own key was sent), AccountSuspended.
+        Raises Unauthorized (or ForeignCredential, where a provider's own key was sent), AccountSuspended, and RateLimited
+        for another wrong key from an address that has tried out too many.
         """
         text = _presented(headers)
         remembered = self._known.get(apikey.id_in(text))
         if remembered is not None and apikey.verify(text, remembered.sha256) and self._in_force(remembered):
             return _active(remembered)
-        return await self._looked_up(text, remembered)
+        address = whence()
+        wait_s = self._guesses.wait_s(address)
+        if wait_s and apikey.parse(text) not in await self._all_ids():
+            raise RateLimited("Too many wrong API keys came from this address; please wait.", retry_after_s=wait_s)
+        try:
+            return await self._looked_up(text, remembered)
+        except Unauthorized:
+            if self._guesses.failed(address):
+                self._on_block(address)
+            raise
+
+    async def _all_ids(self) -> frozenset[str]:
+        """The ids of all keys, read once after each change, and only while somebody is guessing."""
+        if self._ids is None or self._ids[0] != self._generation:
+            generation = self._generation
+            self._ids = generation, frozenset(await self._database.read(keys.ids))
+        return self._ids[1]
 
     async def _looked_up(self, text: str, remembered: StoredKey | None) -> StoredKey:
         """As `caller`, for a key that is not remembered or not right."""

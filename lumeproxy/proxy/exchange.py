@@ -25,6 +25,7 @@ from lumeproxy.proxy.live import Cause, LiveCall, LiveCalls, Stage
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits, Passage
 from lumeproxy.proxy.relay import ClientLeft
+from lumeproxy.store.keys import StoredKey
 from lumeproxy.upstreams.base import CutShort, NotReached
 
 CALL_ID = web.RequestKey("call_id", str)  # where a request carries its id, given before anything can fail
@@ -64,14 +65,21 @@ class Exchange:
         """Authenticate, then read and understand the request. Raises CallerError kinds, ClientGone."""
         time_ms = self.books.clock.now_ms()
         generation = self._auth.generation
-        key = await self._auth.caller(request.headers)
+        key = await self.caller(request)
         limit = self.limits.body_bytes
         body = await read_body(request, limit_bytes=limit, idle_ms=self.limits.body_idle_ms)
         if self._auth.generation != generation or key.has_end:
-            key = await self._auth.caller(request.headers)  # it may have ended while the body arrived
+            key = await self.caller(request)  # it may have ended while the body arrived
         coding = request.headers.get("Content-Encoding", "")
         plain = decoded(body, coding, limit) if coding else body
         return Incoming(request, dialect, endpoint, request[CALL_ID], time_ms, key, body, plain, dialect.ask(plain))
+
+    async def caller(self, request: web.BaseRequest) -> StoredKey:
+        """The key of a request. Raises as Auth.caller."""
+        return await self._auth.caller(request.headers, lambda: self._address(request))
+
+    def _address(self, request: web.BaseRequest) -> str:
+        return self._addresses.client(request.remote, request.headers.getall("X-Forwarded-For", ()))
 
     def _draft(self, incoming: Incoming, plan: Plan) -> UsageRecord:
         request = incoming.request
@@ -86,7 +94,7 @@ class Exchange:
             model=incoming.asked.model,
             price_version=plan.price.version,
             multiplier_ppm=self.books.admission.billing.multiplier_ppm,
-            client_address=self._addresses.client(request.remote, request.headers.getall("X-Forwarded-For", ())),
+            client_address=self._address(request),
             user_agent=printable(request.headers.get("User-Agent", "")),
             session_id=session_id,
             agent_id=agent_id,

@@ -21,7 +21,7 @@ from lumeproxy.dialects.base import Dialect, Endpoint
 from lumeproxy.errors import CredentialRejected, NotFound, Unreachable, UpstreamError
 from lumeproxy.proxy.admission import Admission
 from lumeproxy.proxy.answers import CALL_ID_HEADER, render
-from lumeproxy.proxy.auth import Auth, allows
+from lumeproxy.proxy.auth import allows
 from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.incoming import Incoming
 from lumeproxy.store.keys import StoredKey
@@ -118,11 +118,11 @@ class Models:
     Only what can be called is listed: a model that has no price is refused, and so not shown.
     """
 
-    def __init__(self, auth: Auth, admission: Admission, names: ModelNames, clock: Clock) -> None:
-        self._auth = auth
+    def __init__(self, exchange: Exchange, names: ModelNames, clock: Clock) -> None:
+        self._exchange = exchange
         self._clock = clock
         self._all: list[str] = []
-        self.offer(admission, names)
+        self.offer(exchange.books.admission, names)
 
     def offer(self, admission: Admission, names: ModelNames) -> None:
         """List what these routes and prices serve, from now on."""
@@ -131,7 +131,7 @@ class Models:
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """The models that the key may use."""
-        key = await self._auth.caller(request.headers)
+        key = await self._exchange.caller(request)
         entries = [_entry(name) for name in self.allowed(key)]
         return web.json_response(
             {
@@ -145,7 +145,7 @@ class Models:
 
     async def serve_one(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """One model, NotFound where the key may not use it."""
-        key = await self._auth.caller(request.headers)
+        key = await self._exchange.caller(request)
         if name not in self.allowed(key):
             raise NotFound("There is no such model here, or it is not available with this key.")
         return web.json_response(_entry(name))

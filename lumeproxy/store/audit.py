@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from itertools import islice
 
@@ -16,6 +15,7 @@ from lumeproxy.core.money import format_usd
 from lumeproxy.core.pricing import Price, cost, decode_price
 from lumeproxy.core.types import Ending, SettledBy, Usage
 from lumeproxy.store.database import Tx
+from lumeproxy.store.sqlite import sqlite3
 
 # A damaged file could yield millions of sentences; nobody reads more than this.
 MAX_PROBLEMS = 200

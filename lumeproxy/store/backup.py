@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 
 from lumeproxy.errors import Refused
 from lumeproxy.store.audit import audit
 from lumeproxy.store.database import Tx, bound
+from lumeproxy.store.sqlite import sqlite3
 
 
 def backup(tx: Tx, target: str) -> None:

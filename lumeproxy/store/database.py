@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +25,7 @@ from lumeproxy.errors import ConfigError, StoreUnavailable
 from lumeproxy.store.files import Files
 from lumeproxy.store.lock import locked
 from lumeproxy.store.migrations import known, migrate
+from lumeproxy.store.sqlite import sqlite3
 
 Tx: TypeAlias = sqlite3.Connection
 T = TypeVar("T")

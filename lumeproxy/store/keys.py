@@ -90,6 +90,11 @@ def find(tx: Tx, key_id: str) -> StoredKey | None:
     return None if row is None else _key(row)
 
 
+def ids(tx: Tx) -> list[str]:
+    """The ids of all keys, those that have ended included."""
+    return [row[0] for row in tx.execute("SELECT id FROM keys")]
+
+
 def get(tx: Tx, key_id: str) -> StoredKey:
     """The key of that id. Raises Missing."""
     key = find(tx, key_id)

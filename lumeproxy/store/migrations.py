@@ -5,11 +5,11 @@ A kill leaves the old version or the new one, never something between. A file of
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lumeproxy.errors import ConfigError
+from lumeproxy.store.sqlite import sqlite3
 
 
 def known() -> list[str]:

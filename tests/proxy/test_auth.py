@@ -22,6 +22,7 @@ from lumeproxy.store.database import Database
 from lumeproxy.store.keys import StoredKey
 from tests.support.clock import START_MS, FakeClock
 from tests.support.proxy import Proxy, proxy
+from tests.support.upstream import ScriptedUpstream
 
 FOREIGN = "sk-ant-oat01-someone-elses-login-token"
 
@@ -309,3 +310,42 @@ async def test_changes_made_while_the_server_runs_are_in_force_at_once(lume: Pro
     await lume.run("key.revoke", id=apikey.parse(lume.key))
     assert (await models(lume.key))[0] == 401
     assert (await models(narrow["key"]))[0] == 200
+
+
+async def test_guessing_is_answered_429_after_ten_and_right_keys_are_served_meanwhile(
+    tmp_path: Path, upstream: ScriptedUpstream, clock: FakeClock
+) -> None:
+    async with proxy(tmp_path, {"anthropic": upstream}, clock=clock, environ={}) as lume:
+        other = (await lume.run("key.create", account="tester"))["key"]
+        reads = 0
+        read = lume.server.database.read
+
+        async def counted(*args: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(*args)
+
+        lume.server.database.read = counted  # type: ignore[method-assign,assignment]
+        statuses = []
+        for number in range(200):
+            guess = apikey.make(os.urandom).text
+            forged = {"X-Forwarded-For": f"10.0.0.{number}", "CF-Connecting-IP": "10.9.9.9", "X-Real-IP": "10.8.8.8"}
+            headers = {"Authorization": f"Bearer {guess}", **forged}
+            async with lume.session.get(lume.url + "/v1/models", headers=headers) as response:
+                statuses.append(response.status)
+                text = await response.text()
+        assert statuses == [401] * 10 + [429] * 190
+        assert response.headers["retry-after"] == "60"
+        assert "x-should-retry" not in response.headers
+        assert guess not in text
+        assert reads <= 20
+
+        for key in (lume.key, other):
+            async with lume.session.get(lume.url + "/v1/models", headers={"x-api-key": key}) as response:
+                assert response.status == 200
+        told = [line for line in lume.log.getvalue().splitlines() if '"guessing"' in line]
+        assert len(told) == 1
+        assert '"address":"127.0.0.1"' in told[0]
+        clock.advance(60_000)
+        async with lume.session.get(lume.url + "/v1/models", headers={"x-api-key": guess}) as response:
+            assert response.status == 401

@@ -125,8 +125,11 @@ async def proxy(
     credit_nanousd: int = 10**9,
     clock: Clock | None = None,
     routes: str | None = None,
+    environ: dict[str, str] | None = None,
 ) -> AsyncIterator[Proxy]:
-    """Start the proxy before upstreams named by kind ("anthropic", "openai", or "openai-2" for a second one)."""
+    """Start the proxy before upstreams named by kind ("anthropic", "openai", or "openai-2" for a second one). Unless
+    `environ` says otherwise, wrong keys may be tried without end."""
+    environ = {"LUMEPROXY_LIMITS__FAILED_KEYS_PER_MINUTE": "0"} if environ is None else environ
     config = folder / "config.toml"
     lines = [more, PRICES]
     for name, upstream in upstreams.items():
@@ -135,9 +138,9 @@ async def proxy(
     lines.append(routes or "")
     config.write_text("\n".join(lines))
     data = folder / "data"
-    settings = load(config=config, data=data, port=0, environ={})
+    settings = load(config=config, data=data, port=0, environ=environ)
     hangup = asyncio.Event()
-    signals = Signals(asyncio.Event(), hangup, lambda: load(config=config, data=data, port=0, environ={}))
+    signals = Signals(asyncio.Event(), hangup, lambda: load(config=config, data=data, port=0, environ=environ))
     written = io.StringIO()
     clock = clock or Clock()
     log = logs.make(level="debug", style="json", clock=clock, stream=written)
