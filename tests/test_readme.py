@@ -52,7 +52,7 @@ def test_the_make_targets_exist() -> None:
 
 
 def test_the_configuration_file_loads_and_its_models_have_a_price(tmp_path: Path) -> None:
-    (text,) = blocks("toml")
+    text, _ = blocks("toml")
     file = tmp_path / "config.toml"
     file.write_text(text)
     given = load(config=file, data=tmp_path, environ={})
@@ -65,6 +65,14 @@ def test_the_configuration_file_loads_and_its_models_have_a_price(tmp_path: Path
     assert (local.upstreams, local.upstream_model) == (("local",), "qwen3-coder")
     assert tomllib.loads(text)["billing"]["multiplier"] == 1.1
     assert prices.price("my-model", "qwen3-coder", None, 0, STANDARD_TERMS) is not None
+
+
+def test_the_codex_settings_are_toml_that_names_one_provider() -> None:
+    _, text = blocks("toml")
+    tree = tomllib.loads(text)
+
+    assert set(tree["model_providers"]) == {tree["model_provider"]}
+    assert set(tree["model_providers"]["lume"]) == {"name", "base_url", "wire_api", "env_key"}
 
 
 def test_the_list_of_commands_is_the_tree_of_commands() -> None:

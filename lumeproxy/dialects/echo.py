@@ -29,12 +29,14 @@ def said(newest: str) -> list[str]:
 
 
 def newest_user_text(messages: object) -> str:
-    """The text of the last message or item of a user, "" where there is none."""
+    """The last text of the last message or item of a user, "" where there is none. Coding agents put reminders of their
+    own before what was typed."""
     if isinstance(messages, str):
         return messages
     items = messages if isinstance(messages, list) else []
     users = [item for item in items if isinstance(item, dict) and item.get("role") == "user"]
-    return "\n".join(base.texts(users[-1])) if users else ""
+    found = base.texts(users[-1]) if users else []
+    return found[-1] if found else ""
 
 
 def tokens(text: str) -> int:

@@ -18,3 +18,14 @@ def test_the_echo_takes_any_understood_request(dialect):
         body = b'{"model":"a"' + extra + b"}"
         for path in (endpoint.path for endpoint in dialect.endpoints):
             assert dialect.echo(body, dialect.ask(body), "id", 1, path).status == 200
+
+
+def test_what_was_typed_last_is_said_back_and_not_an_agents_reminders():
+    content = [{"type": "text", "text": "<reminder>"}, {"type": "text", "text": "hello"}]
+
+    assert (
+        echo.newest_user_text([{"role": "user", "content": content}, {"role": "assistant", "content": "x"}]) == "hello"
+    )
+    assert echo.newest_user_text([{"role": "user", "content": []}]) == ""
+    assert echo.newest_user_text("plain") == "plain"
+    assert echo.newest_user_text(None) == ""
