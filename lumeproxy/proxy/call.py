@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import msgspec
 from structlog.typing import FilteringBoundLogger
@@ -24,6 +25,7 @@ from lumeproxy.store.database import Database, Tx
 from lumeproxy.store.keys import StoredKey
 from lumeproxy.store.ledger import CheckPoint, HoldTaken, Settled
 
+T = TypeVar("T")
 # Between two tries to settle while the database takes no writes. The call's client waits for its last event so long.
 SETTLE_RETRY_S = 0.5
 
@@ -103,7 +105,7 @@ class Call:
             self.draft.time_ms,
         )
         try:
-            await asyncio.wait((taking,))
+            await _landed(taking)
         except asyncio.CancelledError:
             taking.add_done_callback(self._give_back)  # it is taken all the same, and nobody is left to settle it
             raise
@@ -151,7 +153,7 @@ class Call:
             pending = self._extending
             # Not awaited itself: a call that is cancelled here must not cancel an extension that is under way. Its own
             # callback, which was there first, has taken it in when this goes on.
-            await asyncio.wait((pending,))
+            await _landed(pending)
             error = pending.exception()
             if isinstance(error, StoreUnavailable):
                 return True
@@ -316,6 +318,14 @@ class Call:
             **({"error": record.error_code} if record.error_code else {}),
             **({"shortfall_nanousd": self.settled.shortfall_nanousd} if self.settled.shortfall_nanousd else {}),
         )
+
+
+async def _landed(future: asyncio.Future[T]) -> None:
+    """Wait until a future is done without awaiting it: a caller that is cancelled must not cancel what is under way. As
+    asyncio.wait, which costs five times as much for one."""
+    waiter = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
+    await waiter
 
 
 def _retrieve(future: asyncio.Future[Settled]) -> None:

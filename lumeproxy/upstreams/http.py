@@ -64,11 +64,7 @@ class HttpReply:
         self._response = response
         self._content = response.content
         self.status = response.status
-        self.headers: Sequence[tuple[str, str]] = tuple(
-            (name, value)
-            for name, value in response.headers.items()
-            if _CONTROL.search(value) is None and not any(secret in value for secret in secrets)
-        )
+        self.headers: Sequence[tuple[str, str]] = _safe(tuple(response.headers.items()), secrets)
         self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         self.content_length = response.content_length
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
@@ -112,6 +108,19 @@ class HttpReply:
             self._response.release()
         else:
             self._response.close()
+
+
+def _safe(headers: tuple[tuple[str, str], ...], secrets: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The headers without those that are not to be passed on; all values are looked through at once, for nearly always
+    there is none."""
+    values = " ".join([value for _, value in headers])
+    if _CONTROL.search(values) is None and not any(secret in values for secret in secrets):
+        return headers
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if _CONTROL.search(value) is None and not any(secret in value for secret in secrets)
+    )
 
 
 def _closing(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
