@@ -20,7 +20,7 @@ from typing import Any
 from aiohttp import http_parser, web
 from structlog.typing import FilteringBoundLogger
 
-from lumeproxy import __version__, logs
+from lumeproxy import logs
 from lumeproxy.clock import Clock
 from lumeproxy.compose import (
     base_url,
@@ -36,13 +36,12 @@ from lumeproxy.compose import (
     make_session,
     make_tls,
     make_upstreams,
-    serves_claude,
 )
 from lumeproxy.dashboard.control import ControlSocket, NotRunning, call
 from lumeproxy.dashboard.operations import Operations
 from lumeproxy.dialects import DIALECTS
 from lumeproxy.errors import ConfigError, LumeError
-from lumeproxy.folder import is_open_with_key
+from lumeproxy.greeting import Hint, Start, first_account, greet, make_offer, make_start, tell_stop, warn
 from lumeproxy.proxy.address import Addresses
 from lumeproxy.proxy.auth import Auth
 from lumeproxy.proxy.call import Books
@@ -60,7 +59,6 @@ from lumeproxy.store.lock import Locked
 
 # Waiting connections while the loop is busy; a burst of a thousand streams must not be refused.
 BACKLOG = 4096
-FIRST_ACCOUNT = "me"
 ANY_TIME_MS = 2**62
 # How often it is looked whether running calls still may: a suspension is in force within a second.
 ENFORCE_S = 0.5
@@ -80,7 +78,7 @@ class Server:
     operations: Operations
     live: LiveCalls
     first_key: str | None
-    serves_claude: bool  # whether another upstream than the echo answers Claude Code
+    start: Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +92,25 @@ class Signals:
 
 
 def serve(
-    load: Callable[[], Settings], environ: Mapping[str, str], *, config: Path | None, say: Callable[[str], object]
+    load: Callable[[], Settings],
+    environ: Mapping[str, str],
+    *,
+    config: Path | None,
+    say: Callable[[str], object],
+    hint: Hint,
 ) -> int:
     """Serve until a signal; the exit status. `load` reads the settings, now and on each SIGHUP, `config` is the file that
-    they come from, `say` shows a person the greeting. Raises ConfigError before the first request could be taken."""
-    return asyncio.run(_serve(load, environ, config, say))
+    they come from, `say` shows a person the greeting, `hint` spells a command. Raises ConfigError before the first request
+    could be taken, LumeError where the first key can't be shown."""
+    return asyncio.run(_serve(load, environ, config, say, hint))
 
 
 async def _serve(
-    load: Callable[[], Settings], environ: Mapping[str, str], config: Path | None, say: Callable[[str], object]
+    load: Callable[[], Settings],
+    environ: Mapping[str, str],
+    config: Path | None,
+    say: Callable[[str], object],
+    hint: Hint,
 ) -> int:
     settings, clock = load(), Clock()
     log = logs.make(level=settings.log.level, style=settings.log.format, clock=clock)
@@ -111,14 +119,11 @@ async def _serve(
         _check_parser()
         with _signals() as (stop, hurry, hangup):
             signals = Signals(hurry, hangup, load)
-            async with running(settings, environ, clock, log, signals=signals) as server:
-                if config is not None and is_open_with_key(config):
-                    log.warning(
-                        "open_config", file=str(config), note=f"others can read its api_key: chmod 600 {config}"
-                    )
-                say(greeting(settings, server))
+            async with running(settings, environ, clock, log, signals=signals, config=config) as server:
+                await greet(server.start, say, hint, log)
                 await stop.wait()
-                log.info("stopping", running_calls=len(server.live), drain_s=settings.server.drain_s)
+                tell_stop(log, len(server.live), settings.server.drain_s)
+            log.info("stopped")
     finally:
         undo()
     return 0
@@ -132,11 +137,12 @@ async def running(
     log: FilteringBoundLogger,
     *,
     signals: Signals | None = None,
+    config: Path | None = None,
 ) -> AsyncIterator[Server]:
     """A server from its first file to its last settlement."""
     signals = signals or Signals(asyncio.Event(), asyncio.Event(), lambda: settings)
     tls = make_tls(settings)
-    sockets = listen(settings)
+    sockets = await _listening(settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(close_all, sockets)
         port = sockets[0].getsockname()[1]
@@ -171,7 +177,8 @@ async def running(
             addresses=Addresses(settings.server.trusted_proxies),
             limits=make_exchange_limits(settings),
         )
-        models = Models(exchange, make_names(settings, upstreams), clock)
+        names = make_names(settings, upstreams)
+        models = Models(exchange, names, clock)
         reload = Reload(signals.load, environ, session, books, models, log)
         await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
         site = Site(
@@ -183,30 +190,11 @@ async def running(
         runner = Runner(site.application(DIALECTS), log, header_bytes=settings.limits.header_bytes)
         stack.push_async_callback(_stop, runner, live, settings.server.drain_s, signals.hurry, log)
         await _open_doors(runner, sockets, tls, settings.server.host)
-        first_key = await _first_account(settings, database, operations)
-        yield Server(port, url, database, operations, live, first_key, serves_claude(upstreams))
-
-
-def greeting(settings: Settings, server: Server) -> str:
-    """What a person reads at the start: address, data, and on the very first run the key and how to use it."""
-    base = server.base_url
-    lines = [f"lumeproxy {__version__} serves on {base}", f"  data folder: {settings.server.data}"]
-    if server.first_key is not None:
-        model = "" if server.serves_claude else " --model claude-echo"
-        lines += [
-            f"  account '{FIRST_ACCOUNT}' was made with {settings.billing.first_credit} credits. Its key, shown only now:",
-            "",
-            f"    {server.first_key}",
-            "",
-            "  Connect Claude Code:",
-            "",
-            f"    ANTHROPIC_BASE_URL={base} ANTHROPIC_AUTH_TOKEN={server.first_key} claude{model}",
-            "",
-            f"  Other clients: base URL {base} (Anthropic SDKs)",
-            f"                       or {base}/v1 (OpenAI SDKs, Codex).",
-            "  The models claude-echo and gpt-echo answer without a provider, to try it out.",
-        ]
-    return "\n".join(lines)
+        warn(log, settings, admission, names, config, clock.now_ms())
+        offer = make_offer(admission, names, upstreams, clock.now_ms())
+        first_key = await first_account(settings, database, operations)
+        start = await make_start(settings, url, config, offer, database, first_key, clock.now_ms())
+        yield Server(port, url, database, operations, live, first_key, start)
 
 
 # --- parts -------------------------------------------------------------------------------------------------------------
@@ -215,7 +203,7 @@ def greeting(settings: Settings, server: Server) -> str:
 async def _recover(database: Database, clock: Clock, log: FilteringBoundLogger) -> None:
     """Charge what a crash left open by its last checkpoint, release the rest, and say so."""
     if database.has_wal_reset_bug:
-        log.info("sqlite", version=database.sqlite_version, note="has the WAL-reset bug; kept harmless by one writer")
+        log.debug("sqlite", version=database.sqlite_version, note="has the WAL-reset bug; kept harmless by one writer")
     # Whatever is open now was left behind, also where the clock has been set back since: the lock says that nobody else
     # can have opened it.
     ended = await database.write(ledger.recover, ANY_TIME_MS, clock.now_ms())
@@ -225,19 +213,6 @@ async def _recover(database: Database, clock: Clock, log: FilteringBoundLogger) 
             interrupted_calls=len(ended),
             charged_nanousd=sum(settled.cost_nanousd for _, settled in ended),
         )
-
-
-async def _first_account(settings: Settings, database: Database, operations: Operations) -> str | None:
-    """On an empty database, the first account with credit and a key; the key's text, else None."""
-    if await database.read(accounts.count):
-        return None
-    nanousd = int(settings.billing.first_credit * 10**9)
-    await operations.run("account.create", {"name": FIRST_ACCOUNT, "credit_nanousd": nanousd})
-    made = await operations.run(
-        "key.create", {"account": FIRST_ACCOUNT, "name": "first", "expires_ms": None, "models": []}
-    )
-    key: str = made["key"]
-    return key
 
 
 def _keep(database: Database, rows: list[tuple[str, ledger.CheckPoint]]) -> None:
@@ -364,20 +339,32 @@ async def _opened(settings: Settings) -> Database:
         try:
             return await Database.open(folder, queue_limit=settings.limits.write_queue)
         except Locked:
-            if await _answers(folder):
-                raise
+            await _refuse_second(folder)
         await asyncio.sleep(COMMAND_PAUSE_S)
     return await Database.open(folder, queue_limit=settings.limits.write_queue)
 
 
-async def _answers(folder: Path) -> bool:
+async def _listening(settings: Settings) -> list[socket.socket]:
+    """The bound sockets; a port that is busy because a server runs on the same data is told as that."""
     try:
-        await call(folder, "server.show", {})
+        return listen(settings)
+    except ConfigError:
+        await _refuse_second(settings.server.data)
+        raise
+
+
+async def _refuse_second(folder: Path) -> None:
+    """Raise Locked where a server answers on the data folder."""
+    try:
+        shown = await call(folder, "server.show", {})
     except NotRunning:
-        return False
-    except LumeError:
-        return True  # a server of another version
-    return True
+        return
+    except LumeError:  # a server of another version
+        shown = {}
+    where = f" (process {shown['process_id']}, {shown['base_url']})" if "process_id" in shown else ""
+    raise Locked(
+        f"Another lumeproxy{where} serves the data folder {folder}; stop that one or choose another folder with --data."
+    )
 
 
 async def _open_doors(runner: Runner, sockets: list[socket.socket], tls: ssl.SSLContext | None, host: str) -> None:

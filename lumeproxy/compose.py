@@ -196,9 +196,10 @@ def listen(settings: Settings) -> list[socket.socket]:
                 absent = error
         if absent is not None and not made:
             raise absent
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for what can't be a host's name
         close_all(made)
-        raise ConfigError(bind_sentence(error, server.host, server.port)) from None
+        known = error if isinstance(error, OSError) else OSError(None, "it can't be a name")
+        raise ConfigError(bind_sentence(known, server.host, server.port)) from None
     return made
 
 
@@ -245,12 +246,20 @@ def make_tls(settings: Settings) -> ssl.SSLContext | None:
     """The context of https, None for http. Raises ConfigError for files that can't be used."""
     if settings.server.tls_certificate is None:
         return None
+    certificate, key = settings.server.tls_certificate, settings.server.tls_key
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    for name, file in (("tls_certificate", certificate), ("tls_key", key)):
+        try:
+            assert file is not None
+            file.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"server.{name}: {file} can't be read: {error.strerror or error}.") from None
     try:
-        context.load_cert_chain(settings.server.tls_certificate, settings.server.tls_key)
+        context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
-            f"server.tls_certificate and server.tls_key can't be used: {error.strerror or error}."
+            f"server.tls_certificate and server.tls_key can't be used: {error.strerror or error}; they are {certificate} "
+            f"and {key}."
         ) from None
     return context
 

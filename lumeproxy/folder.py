@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import shlex
 import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import platformdirs
 
 from lumeproxy.errors import ConfigError
 
 CONFIG_NAME = "config.toml"
+ENV_PREFIX = "LUMEPROXY_"
+PLAIN_VARIABLES = frozenset({"LUMEPROXY_DATA", "LUMEPROXY_CONFIG"})  # read before any section exists
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+# What is written for a server that asks for no key.
+NO_KEYS = frozenset({"none", "-"})
 
 
 def data_folder(data: Path | None, config: Path | None, environ: Mapping[str, str]) -> Path:
@@ -39,6 +48,11 @@ def config_file(config: Path | None, folder: Path, environ: Mapping[str, str]) -
     return file
 
 
+def configures(variable: str) -> bool:
+    """Whether a variable of that name is a setting, or meant to be one."""
+    return variable.startswith(ENV_PREFIX) and variable not in PLAIN_VARIABLES
+
+
 def is_open_with_key(file: Path) -> bool:
     """Whether a configuration file holds an upstream's key itself and others than its owner can read it.
 
@@ -46,8 +60,33 @@ def is_open_with_key(file: Path) -> bool:
     """
     upstreams = _read(file).get("upstreams", {})
     tables = upstreams.values() if isinstance(upstreams, dict) else ()
-    holds_key = any(isinstance(table, dict) and table.get("api_key") for table in tables)
+    holds_key = any(isinstance(table, dict) and _is_secret(table) for table in tables)
     return holds_key and bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _is_secret(upstream: dict[str, Any]) -> bool:
+    """Whether an upstream's table holds a key that is worth something: not a stand-in, nor for this machine only."""
+    key, host = upstream.get("api_key"), ""
+    with contextlib.suppress(ValueError):
+        host = urlsplit(str(upstream.get("base_url", ""))).hostname or ""
+    return bool(key) and str(key).lower() not in NO_KEYS and not _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def closing_command(*paths: Path) -> str | None:
+    """The command that keeps others out of folders and files that they can enter or read, None where none can."""
+    commands = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if path.stat().st_mode & OTHERS:
+                commands.append(f"chmod {700 if path.is_dir() else 600} {shlex.quote(str(path))}")
+    return " && ".join(commands) or None
 
 
 def _named_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:

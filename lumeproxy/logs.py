@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger, WrappedLogger
 from lumeproxy.clock import Clock
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+CALL_FIRST = ("account", "model", "status", "cost_nanousd")
 # Our keys, of which the public id may stay, and those of the providers.
 _SECRET = re.compile(r"(lume_[0-9A-Za-z]{8})_[0-9A-Za-z]+|\b(sk-)[0-9A-Za-z_-]{12,}")
 
@@ -49,6 +50,7 @@ def make(*, level: str, style: str, clock: Clock, stream: TextIO | None = None) 
     console = style == "console" or (style == "auto" and stream.isatty())
     processors: list[Any] = [_stamp(clock, console=console), structlog.processors.add_log_level, _without_secrets]
     if console:
+        processors.append(_call_for_a_person)
         processors.append(structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=18, sort_keys=False))
     else:
         processors.append(_json)
@@ -80,8 +82,22 @@ def _without_secrets(_logger: WrappedLogger, _method: str, event: Any) -> Any:
     event.pop("exc_info", None)
     for name, value in event.items():
         if isinstance(value, str) and ("lume_" in value or "sk-" in value):
-            event[name] = _SECRET.sub(r"\1\2…", value)
+            event[name] = masked(value)
     return event
+
+
+def masked(text: str) -> str:
+    """The text without the secret part of keys in it."""
+    return _SECRET.sub(r"\1\2…", text)
+
+
+def _call_for_a_person(_logger: WrappedLogger, _method: str, event: Any) -> Any:
+    """Who, what, how it ended and what it cost, before the call's id, which is long and seldom needed."""
+    if event.get("event") != "call":
+        return event
+    call_id = event.pop("call", None)
+    first = {name: event.pop(name) for name in CALL_FIRST if name in event}
+    return {**first, **event, "call": call_id}
 
 
 def _json(_logger: WrappedLogger, _method: str, event: Any) -> str:

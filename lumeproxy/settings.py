@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -19,10 +20,27 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lumeproxy.errors import ConfigError
-from lumeproxy.folder import CONFIG_NAME, data_folder
+from lumeproxy.folder import ENV_PREFIX, config_file, configures, data_folder
 
-ENV_PREFIX = "LUMEPROXY_"
-PLAIN_VARIABLES = frozenset({"LUMEPROXY_DATA", "LUMEPROXY_CONFIG"})  # read before any section exists
+# pydantic's kinds of faults in plain words; anything else is told in its own.
+PLAIN_WORDS = {
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "decimal_parsing": "it must be a number",
+    "decimal_type": "it must be a number",
+    "string_type": "it must be a text, in quotes",
+    "tuple_type": "it must be a list, in brackets",
+    "dict_type": "it must be a table",
+    "model_type": "it must be a table",
+    "model_attributes_type": "it must be a table",
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be above {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than_equal": "it must be at most {le}",
+    "too_short": "it must not be empty",
+    "string_too_short": "it must not be empty",
+}
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
@@ -167,20 +185,20 @@ def load(
     folder where it exists. Raises ConfigError with one sentence that names the field and the mend.
     """
     folder = data_folder(data, config, environ)
-    file = config or (Path(environ["LUMEPROXY_CONFIG"]) if environ.get("LUMEPROXY_CONFIG") else None)
-    if file is None and (folder / CONFIG_NAME).is_file():
-        file = folder / CONFIG_NAME
+    file = config_file(config, folder, environ)
     tree = _anchored(_read_toml(file), file.parent.absolute()) if file is not None else {}
-    server: dict[str, Any] = {"data": folder}
-    server |= {} if host is None else {"host": host}
-    server |= {} if port is None else {"port": port}
     _refuse_unknown_variables(environ)
+    if not isinstance(tree.get("server", {}), dict):  # the data folder is put into it
+        raise ConfigError(f"The setting server in {file} is wrong: {PLAIN_WORDS['dict_type']}.")
     try:
-        settings = _build(tree, server, environ)
+        settings = _build(tree, {"data": folder}, environ)
     except ValidationError as error:
         raise ConfigError(_sentence(error, file)) from None
     except ValueError as error:  # the environment source's own: a variable that is not JSON where it must be
         raise ConfigError(f"A LUMEPROXY_ variable can't be read: {error}") from None
+    # Only now, so that a wrong value is told even where an option comes before it.
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = settings.model_copy(update={"server": settings.server.model_copy(update=given)})
     _check_binding(settings.server)
     return settings
 
@@ -254,7 +272,7 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """A misspelt section would be ignored in silence; say it instead."""
     sections = {name.upper() for name in Settings.model_fields}
     for name in environ:
-        if not name.startswith(ENV_PREFIX) or name in PLAIN_VARIABLES:
+        if not configures(name):
             continue
         section = name.removeprefix(ENV_PREFIX).split("__")[0]
         if section not in sections:
@@ -265,14 +283,27 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
 def _sentence(error: ValidationError, file: Path | None) -> str:
     """The first problem as one sentence with the field's dotted name."""
     first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    field = _field(first["loc"])
     where = f" in {file}" if file is not None else ""
     reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] in PLAIN_WORDS:
+        reason = PLAIN_WORDS[first["type"]].format_map(first.get("ctx", {}))
+    if first["type"] == "string_pattern_mismatch":
+        return f"The upstream name {first['loc'][1]!r}{where} is wrong: use up to 64 small letters, digits, - and _."
     if first["type"] == "extra_forbidden":
         return f"Unknown setting {field}{where}; see config.example.toml for all that exist."
     if first["type"] == "missing":
         return f"The setting {field}{where} is missing."
     return f"The setting {field}{where} is wrong: {reason[0].lower()}{reason[1:]}."
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    """A field's dotted name; routes have no names, so they are counted as a person does."""
+    parts = [str(part) for part in place if part != "[key]"]
+    if place[0] == "routes" and len(place) > 1:
+        number = f"route {int(place[1]) + 1}"
+        return f"{'.'.join(parts[2:])} of {number}" if parts[2:] else number
+    return ".".join(parts)
 
 
 def _check_binding(server: Server) -> None:
@@ -286,10 +317,24 @@ def _check_binding(server: Server) -> None:
     except ValueError:
         loopback = False
     if not loopback and server.tls_certificate is None and not server.trusted_proxies:
+        if not _is_here(server.host):
+            raise ConfigError(f"server.host {server.host!r} is no address of this machine; set it with --host.")
         raise ConfigError(
             f"server.host = {server.host!r} can be reached from other machines, where keys would travel in clear: set "
             "server.tls_certificate and server.tls_key, or server.trusted_proxies to the reverse proxy that ends TLS."
         )
+
+
+def _is_here(host: str) -> bool:
+    """Whether a server on this machine could listen there."""
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as sock:
+                sock.bind(address)
+                return True
+    except (OSError, UnicodeError):
+        return False
+    return False
 
 
 def credential(name: str, upstream: Upstream, environ: Mapping[str, str]) -> str:
@@ -315,7 +360,9 @@ def credential(name: str, upstream: Upstream, environ: Mapping[str, str]) -> str
             value = upstream.api_key_file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ConfigError(f"upstreams.{name}.api_key_file can't be read: {reason}.") from None
+            raise ConfigError(
+                f"upstreams.{name}.api_key_file: {upstream.api_key_file} can't be read: {reason}."
+            ) from None
     value = value.strip()
     if not value or not value.isascii() or not value.isprintable():
         raise ConfigError(f"The credential of upstreams.{name} is empty or not one line of printable ASCII.")

@@ -19,8 +19,8 @@ import aiohttp
 import pytest
 from aiohttp import http_parser, web
 
-from lumeproxy import __version__, app, logs
-from lumeproxy.app import Server, greeting, running
+from lumeproxy import app, logs
+from lumeproxy.app import Server, running
 from lumeproxy.clock import Clock
 from lumeproxy.core import callid
 from lumeproxy.core.types import UsageRecord
@@ -199,44 +199,6 @@ async def test_the_first_credit_is_what_the_settings_say(tmp_path):
         assert (await server.operations.run("credit.balance", {"account": "me"}))["balance_nanousd"] == 250_000_000
 
 
-@pytest.mark.parametrize(
-    ("config", "environ", "echo"),
-    [
-        ("", {}, True),
-        ("", {"OPENAI_API_KEY": "sk-x"}, True),
-        ("", {"ANTHROPIC_API_KEY": "sk-ant-x"}, False),
-        ('[upstreams.a]\nkind = "anthropic"\napi_key = "x"', {}, False),
-        ('[upstreams.o]\nkind = "openai"\napi_key = "x"', {}, True),
-        ('[upstreams.o]\nkind = "openai"\napi_key = "x"\ndialects = ["anthropic_messages"]', {}, False),
-        ('[upstreams.e]\nkind = "echo"', {"ANTHROPIC_API_KEY": "sk-ant-x"}, True),
-    ],
-)
-async def test_claude_code_is_pointed_at_the_echo_only_where_nobody_else_answers_it(tmp_path, config, environ, echo):
-    settings = settings_of(tmp_path, config)
-    async with serving(settings, **environ) as server:
-        lines = greeting(settings, server).splitlines()
-        key, base = server.first_key, server.base_url
-
-    assert lines[0] == f"lumeproxy {__version__} serves on {base}"
-    assert lines[1] == f"  data folder: {tmp_path / 'data'}"
-    assert lines[2] == "  account 'me' was made with 10 credits. Its key, shown only now:"
-    assert lines[4] == f"    {key}"
-    model = " --model claude-echo" if echo else ""
-    assert lines[8] == f"    ANTHROPIC_BASE_URL={base} ANTHROPIC_AUTH_TOKEN={key} claude{model}"
-    assert max(len(line) for line in lines if str(tmp_path) not in line and str(key) not in line) <= 100
-    assert lines[-1].startswith("  The models claude-echo and gpt-echo answer without a provider")
-
-
-async def test_later_starts_are_two_lines_without_a_key(tmp_path):
-    settings = settings_of(tmp_path)
-    async with serving(settings):
-        pass
-    async with serving(settings) as server:
-        assert greeting(settings, server) == (
-            f"lumeproxy {__version__} serves on {server.base_url}\n  data folder: {tmp_path / 'data'}"
-        )
-
-
 async def test_the_printed_key_works_with_the_echo_in_every_dialect(tmp_path):
     async with serving(settings_of(tmp_path)) as server, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {server.first_key}"}
@@ -300,6 +262,48 @@ async def test_a_second_server_on_the_same_data_is_refused_at_once(tmp_path):
         with pytest.raises(Locked, match=f"process {os.getpid()}.*stop that one"):
             async with asyncio.timeout(2), serving(settings):
                 pass
+
+
+async def test_a_port_that_the_same_datas_server_has_is_told_as_that(tmp_path):
+    async with serving(settings_of(tmp_path)) as server:
+        again = load(data=tmp_path / "data", port=server.port, environ={})
+        with pytest.raises(Locked) as raised:
+            async with asyncio.timeout(2), serving(again):
+                pass
+        elsewhere = load(data=tmp_path / "other", port=server.port, environ={})
+        with pytest.raises(ConfigError, match="in use by another program"):
+            async with serving(elsewhere):
+                pass
+
+    assert raised.value.message == (
+        f"Another lumeproxy (process {os.getpid()}, {server.base_url}) serves the data folder {tmp_path / 'data'}; stop "
+        "that one or choose another folder with --data."
+    )
+    assert not (tmp_path / "other").exists()
+
+
+async def test_the_sqlite_bug_that_does_no_harm_is_told_at_level_debug_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(Database, "has_wal_reset_bug", True)
+    for level, told in (("info", 0), ("debug", 1)):
+        stream = io.StringIO()
+        log = logs.make(level=level, style="json", clock=Clock(), stream=stream)
+        async with running(settings_of(tmp_path), {}, Clock(), log):
+            pass
+        assert stream.getvalue().count("WAL-reset bug") == told
+
+
+async def test_a_start_on_what_is_there_counts_it(tmp_path):
+    settings = settings_of(tmp_path)
+    async with serving(settings) as server:
+        assert server.start.first_key == server.first_key is not None
+        await server.operations.run("key.create", {"account": "me"})
+        await server.operations.run("account.create", {"name": "ann"})
+    async with serving(settings) as server:
+        start = server.start
+
+    assert (start.first_key, start.accounts, start.keys) == (None, 2, 2)
+    assert (start.base_url, start.data) == (server.base_url, tmp_path / "data")
+    assert start.offer.upstreams == ("echo (2 models)",)
 
 
 async def test_a_server_of_another_version_is_a_server_too(tmp_path, monkeypatch):
@@ -450,7 +454,7 @@ def serve_once(folder: Path, config: Path | None, say: Any = None) -> list[str]:
         os.kill(os.getpid(), signal.SIGTERM)
 
     settings = load(config=config, data=folder / "data", port=0, environ={})
-    assert app.serve(lambda: settings, {}, config=config, say=say or heard) == 0
+    assert app.serve(lambda: settings, {}, config=config, say=say or heard, hint=str) == 0
     return said
 
 
@@ -479,7 +483,7 @@ def test_a_configuration_with_a_key_that_others_can_read_is_warned_of_once(tmp_p
     assert [(e["event"], e["file"]) for e in warned] == ([("open_config", str(file))] if warns else [])
     assert all(f"chmod 600 {file}" in e["note"] for e in warned)
     assert "secret" not in json.dumps(events)
-    assert events[-1]["event"] == "stopping"
+    assert [e["event"] for e in events[-2:]] == ["stopping", "stopped"]
 
 
 def test_signals_are_the_servers_only_while_it_serves(tmp_path):

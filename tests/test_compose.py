@@ -329,6 +329,13 @@ def test_an_unknown_host_name_is_no_address(tmp_path):
         listen(settings_of(tmp_path, text, port=0))
 
 
+def test_what_cannot_be_a_hosts_name_is_no_address(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"^server\.host 'a\.\.b' is no address of this machine \(it can't be a name\)"
+    ):
+        listen(settings_of(tmp_path, '[server]\nhost = "a..b"\ntrusted_proxies = ["10.0.0.1"]', port=0))
+
+
 @pytest.mark.parametrize(
     ("text", "url"),
     [
@@ -359,14 +366,27 @@ def test_host_names_are_limited_unless_a_name_of_the_outside_is_expected(tmp_pat
 
 def test_tls_is_off_until_there_is_a_certificate_which_must_be_one(tmp_path):
     assert make_tls(settings_of(tmp_path)) is None
-    for name, told in (("missing.pem", "No such file"), ("config.toml", "PEM")):
-        text = f'[server]\ntls_certificate = "{name}"\ntls_key = "{name}"'
-        with pytest.raises(ConfigError, match=rf"^server\.tls_certificate and server\.tls_key can't be used: .*{told}"):
+    here = tmp_path / "config.toml"
+    for certificate, key, told in (
+        (
+            "no.pem",
+            "config.toml",
+            f"server.tls_certificate: {tmp_path / 'no.pem'} can't be read: No such file or directory.",
+        ),
+        ("config.toml", "no.pem", f"server.tls_key: {tmp_path / 'no.pem'} can't be read: No such file or directory."),
+        ("config.toml", "config.toml", f"; they are {here} and {here}."),
+    ):
+        text = f'[server]\ntls_certificate = "{certificate}"\ntls_key = "{key}"'
+        with pytest.raises(ConfigError) as raised:
             make_tls(settings_of(tmp_path, text))
+        assert told in raised.value.message
+    assert raised.value.message.startswith("server.tls_certificate and server.tls_key can't be used: [SSL] PEM lib")
 
 
 def test_tls_serves_and_asks_no_certificate_of_clients(tmp_path, monkeypatch):
     loaded: list[Any] = []
+    (tmp_path / "c").touch()
+    (tmp_path / "k").touch()
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda _self, *files: loaded.append(files))
 
     context = make_tls(settings_of(tmp_path, '[server]\ntls_certificate = "c"\ntls_key = "k"'))

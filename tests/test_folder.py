@@ -8,7 +8,7 @@ import platformdirs
 import pytest
 
 from lumeproxy.errors import ConfigError
-from lumeproxy.folder import config_file, data_folder, is_open_with_key
+from lumeproxy.folder import closing_command, config_file, configures, data_folder, is_open_with_key
 
 
 @pytest.fixture
@@ -102,6 +102,13 @@ def test_the_configuration_is_the_named_one_or_that_of_the_data_folder(tmp_path,
     [
         ('[upstreams.a]\napi_key = "k"', 0o640, True),
         ('[upstreams.a]\napi_key = "k"', 0o604, True),
+        ('[upstreams.a]\napi_key = "none"', 0o644, False),
+        ('[upstreams.a]\napi_key = "None"\n[upstreams.b]\napi_key = "k"', 0o644, True),
+        ('[upstreams.a]\napi_key = "k"\nbase_url = "http://127.0.0.1:9/v1"', 0o644, False),
+        ('[upstreams.a]\napi_key = "k"\nbase_url = "http://localhost"', 0o644, False),
+        ('[upstreams.a]\napi_key = "k"\nbase_url = "http://[::1]:9"', 0o644, False),
+        ('[upstreams.a]\napi_key = "k"\nbase_url = "http://127.example.org"', 0o644, True),
+        ('[upstreams.a]\napi_key = "k"\nbase_url = "http://[x"', 0o644, True),
         ('[upstreams.a]\napi_key = "k"', 0o600, False),
         ('[upstreams.a]\napi_key = "k"', 0o711, False),
         ('[upstreams.a]\napi_key = ""', 0o644, False),
@@ -117,3 +124,28 @@ def test_a_key_in_a_file_that_others_read_is_noticed(tmp_path, text, mode, is_op
     file.chmod(mode)
 
     assert is_open_with_key(file) is is_open
+
+
+@pytest.mark.parametrize(
+    ("variable", "does"),
+    [
+        ("LUMEPROXY_DATA", False),
+        ("LUMEPROXY_CONFIG", False),
+        ("LUMEPROXY_SERVER__PORT", True),
+        ("LUMEPROXY_TYPO", True),
+        ("HOME", False),
+    ],
+)
+def test_a_variable_with_our_prefix_is_meant_as_a_setting(variable, does):
+    assert configures(variable) is does
+
+
+def test_the_mend_closes_what_others_can_get_at_and_only_that(tmp_path):
+    folder, file, closed = tmp_path / "my data", tmp_path / "f", tmp_path / "g"
+    folder.mkdir()
+    for path, mode in ((folder, 0o750), (file, 0o604), (closed, 0o600)):
+        path.touch()
+        path.chmod(mode)
+
+    assert closing_command(folder, file, closed) == f"chmod 700 '{folder}' && chmod 600 {file}"
+    assert closing_command(closed, tmp_path / "none") is None

@@ -24,7 +24,7 @@ LAYERS = [
     {"store"},
     {"proxy", "dashboard", "clients"},
     {"compose"},
-    {"reload"},
+    {"reload", "greeting"},
     {"app"},
     {"cli"},
     {"__main__"},
@@ -38,7 +38,7 @@ ALLOWED = {
     "pydantic_settings": {"settings"},
     "genai_prices": {"core"},
     "click": {"cli"},
-    "structlog": {"logs", "app", "reload", "proxy", "dashboard"},
+    "structlog": {"logs", "app", "greeting", "reload", "proxy", "dashboard"},
 }
 IMPURE = {"asyncio", "socket", "time", "os", "random", "secrets", "logging", "subprocess", "threading", "aiohttp"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}

@@ -84,6 +84,20 @@ def test_a_person_reads_time_level_event_and_values_on_one_line(stream, clock):
     assert text.count("\n") == 1
 
 
+def test_a_person_reads_of_a_call_who_what_and_how_much_first_and_its_id_last(stream, clock):
+    values = {"call": "call_1", "account": "ann", "upstream": "echo", "model": "m", "status": 200, "cost_nanousd": 7}
+    console = logs.make(level="info", style="console", clock=clock, stream=stream)
+
+    console.info("call", **values)
+    console.info("other", call="call_2", account="ann")
+    logs.make(level="info", style="json", clock=clock, stream=stream).info("call", **values)
+
+    first, second, third = stream.getvalue().splitlines()
+    assert first.endswith("account=ann model=m status=200 cost_nanousd=7 upstream=echo call=call_1")
+    assert second.endswith("call=call_2 account=ann")
+    assert list(json.loads(third))[3:] == list(values)
+
+
 def test_the_style_follows_the_stream_unless_it_is_set(stream, clock):
     for style, target, is_json in (
         ("auto", stream, True),
@@ -113,6 +127,11 @@ def test_a_key_that_came_into_a_value_does_not_reach_the_line(clock, stream, sty
     assert "AAAA" not in text
     assert "/v1/lume_01234567…/x/sk-…" in text
     assert "task-lume_and-disk-usage-of-a-name" in text
+
+
+def test_of_a_key_in_a_sentence_the_id_stays():
+    assert logs.masked(f"There is no account {KEY}.") == "There is no account lume_01234567…."
+    assert logs.masked("There is no account lume_x.") == "There is no account lume_x."
 
 
 @pytest.mark.parametrize("style", ["json", "console"])

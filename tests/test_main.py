@@ -74,7 +74,8 @@ def test_from_nothing_to_a_billed_call_and_again_without_a_change(tmp_path: Path
         assert server.stop() == 0
 
     assert f"    ANTHROPIC_BASE_URL={server.url} ANTHROPIC_AUTH_TOKEN={key} claude --model claude-echo\n" in server.text
-    assert server.text.count(key) == 2
+    assert f"    export LUME_KEY={key}\n" in server.text
+    assert server.text.count(key) == 3
     assert [stat.S_IMODE(path.stat().st_mode) for path in (server.data, server.data / "lumeproxy.db")] == [0o700, 0o600]
     cost = usage["input_tokens"] * 1000 + usage["output_tokens"] * 5000
     assert [(r["account"], r["key_id"], r["cost_nanousd"]) for r in listed] == [("me", key[5:13], cost)]
@@ -86,6 +87,8 @@ def test_from_nothing_to_a_billed_call_and_again_without_a_change(tmp_path: Path
     assert server.text.splitlines() == [
         f"lumeproxy {__version__} serves on {server.url}",
         f"  data folder: {server.data}",
+        "  upstreams: echo (2 models)",
+        "  1 account, 1 key in force",
     ]
     told = command(tmp_path, "account", "list", "--data", str(server.data), "--json").json
     assert [(a["account"], a["balance_nanousd"], a["held_nanousd"]) for a in told] == [("me", 10**10 - 2 * cost, 0)]
@@ -138,6 +141,26 @@ async def test_a_signal_lets_streams_finish_a_second_one_cuts_them_and_both_exit
         (True, "complete") if signals == 1 else (False, "interrupted")
     )
     assert record["cost_nanousd"] >= 100 * 1000 + 10_000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_first_key_that_cannot_be_shown_is_not_lost_in_silence(tmp_path: Path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lumeproxy", "--data", "data", "--port", "0"],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "lumeproxy: The greeting with the key of the account 'me' can't be written to standard output (No space left on "
+        f"device). Make another key: {sys.executable} -m lumeproxy key create me --data data\n"
+    )
 
 
 def test_a_port_in_use_is_one_sentence_and_exit_2(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,30 @@ def test_money_is_read_as_written_not_as_a_float(tmp_path):
         ("[server]\nprot = 1", "Unknown setting server.prot in"),
         ("[sever]\n", "Unknown setting sever in"),
         ("[server]\nport = 'x'", "The setting server.port in"),
-        ("[server]\nport = 70000", "less than or equal to 65535"),
+        ("[server]\nport = 70000", "server.port in {file} is wrong: it must be at most 65535."),
         ("[server]\ntrusted_proxies = ['all']", "The setting server.trusted_proxies in"),
         ("[upstreams.a]\napi_key = 'x'", "The setting upstreams.a.kind in"),
-        ("[upstreams.a]\nkind = 'claude'", "The setting upstreams.a.kind in"),
+        (
+            "[upstreams.a]\nkind = 'claude'",
+            "upstreams.a.kind in {file} is wrong: it must be 'anthropic', 'openai' or 'echo'.",
+        ),
         ("[upstreams.a]\nkind = 'openai'\nbase_url = 'api.x.com'", "must start with http:// or https://"),
-        ("[upstreams.'A B']\nkind = 'echo'", "upstreams.A B"),
-        ("[[routes]]\nmodel = 'x'\nupstreams = []", "routes.0.upstreams"),
+        (
+            "[upstreams.'A B']\nkind = 'echo'",
+            "The upstream name 'A B' in {file} is wrong: use up to 64 small letters, digits, - and _.",
+        ),
+        ("server = 5", "The setting server in {file} is wrong: it must be a table."),
+        ("routes = 5", "The setting routes in {file} is wrong: it must be a list, in brackets."),
+        ("[server]\nhost = 5", "The setting server.host in {file} is wrong: it must be a text, in quotes."),
+        ("[[routes]]\nmodel = 'x'\nupstreams = ['a']\nto = 1", "Unknown setting to of route 1 in"),
+        (
+            "routes = [{model = 'x', upstreams = ['a']}, 5]",
+            "The setting route 2 in {file} is wrong: it must be a table.",
+        ),
+        (
+            "[[routes]]\nmodel = 'x'\nupstreams = []",
+            "The setting upstreams of route 1 in {file} is wrong: it must not be empty.",
+        ),
         ("[prices.x]\ninput = -1\noutput = 1", "prices.x.input"),
         ("[prices.x]\ninput = 1", "The setting prices.x.output in"),
         ("[billing]\nmultiplier = 'two'", "billing.multiplier"),
@@ -92,7 +110,7 @@ def test_money_is_read_as_written_not_as_a_float(tmp_path):
 def test_what_is_wrong_is_said_in_one_sentence_that_names_the_field(tmp_path, text, said):
     message = refusal(tmp_path, text)
 
-    assert said in message
+    assert said.replace("{file}", str(tmp_path / "some.toml")) in message
     assert message.endswith(".")
 
 
@@ -138,8 +156,27 @@ def test_a_missing_file_is_named(tmp_path):
         load(config=tmp_path / "nowhere.toml", data=tmp_path, environ={})
 
 
+@pytest.mark.parametrize("host", ["192.0.2.7", "no-such-host.invalid", "a..b", "", "2001:db8::1"])
+def test_what_is_no_address_of_this_machine_is_told_as_that(tmp_path, host):
+    assert refusal(tmp_path, host=host) == f"server.host {host!r} is no address of this machine; set it with --host."
+
+
+def test_a_name_without_an_address_is_none_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [])
+
+    assert "is no address of this machine" in refusal(tmp_path, host="example.com")
+
+
+def test_a_wrong_value_is_told_although_an_option_comes_before_it(tmp_path):
+    assert "server.port in" in refusal(tmp_path, "[server]\nport = 70000", port=1)
+    assert "server.host in" in refusal(tmp_path, "[server]\nhost = 5", host="localhost")
+    assert "server.port" in refusal(tmp_path, "", {"LUMEPROXY_SERVER__PORT": "x"}, port=1)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.com", "localhost.example.com"])
-def test_a_public_address_needs_tls_or_a_trusted_proxy(tmp_path, host):
+def test_a_public_address_needs_tls_or_a_trusted_proxy(tmp_path, host, monkeypatch):
+    here = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: here)
     assert "keys would travel in clear" in refusal(tmp_path, host=host)
     behind = loaded(tmp_path, "[server]\ntrusted_proxies = ['127.0.0.1']", host=host)
     secured = loaded(tmp_path, "[server]\ntls_certificate = 'a'\ntls_key = 'b'", host=host)
@@ -171,7 +208,7 @@ def test_a_credential_comes_from_exactly_one_place(tmp_path):
         ({"api_key": "x", "api_key_env": "y"}, "it has api_key and api_key_env"),
         ({"api_key_env": "UNSET"}, "names UNSET, which is not set"),
         ({"api_key_env": "EMPTY"}, "names EMPTY, which is not set"),
-        ({"api_key_file": str(tmp_path / "none")}, "api_key_file can't be read: No such file"),
+        ({"api_key_file": str(tmp_path / "none")}, f"api_key_file: {tmp_path / 'none'} can't be read: No such file"),
         ({"api_key": " "}, "is empty or not one line of printable ASCII"),
         ({"api_key": "two\nlines"}, "is empty or not one line of printable ASCII"),
         ({"api_key": "sécret"}, "is empty or not one line of printable ASCII"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from lumeproxy.cli.key import state
-from lumeproxy.cli.output import Amount, amounts, dollars, emit_json, table, when
+from lumeproxy.cli.output import Amount, NewName, Text, amounts, dollars, emit_json, table, when
 from lumeproxy.cli.reach import Reach, data_options
 from lumeproxy.clock import Clock
 
@@ -20,7 +21,7 @@ def account() -> None:
 
 
 @account.command()
-@click.argument("name")
+@click.argument("name", type=NewName())
 @click.option("--credit", type=Amount(), default=0, help="First credit in dollars.")
 @data_options
 def create(name: str, credit: int, data: Path | None, config: Path | None, as_json: bool) -> None:
@@ -31,7 +32,7 @@ def create(name: str, credit: int, data: Path | None, config: Path | None, as_js
         emit_json(made)
     else:
         click.echo(f"Account {made['account']} was made with {dollars(made['balance_nanousd'])}.")
-        click.echo(f"Give it a key: lumeproxy key create {made['account']}")
+        click.echo("Give it a key: " + reach.hint(f"key create {made['account']}"))
 
 
 @account.command("list")
@@ -43,7 +44,7 @@ def list_(data: Path | None, config: Path | None, as_json: bool) -> None:
     if reach.as_json:
         emit_json(found)
     elif not found:
-        click.echo("No accounts yet. Make one: lumeproxy account create NAME --credit 10")
+        click.echo("No accounts yet. Make one: " + reach.hint("account create NAME --credit 10"))
     else:
         balances = amounts([a["balance_nanousd"] for a in found])
         held = amounts([a["held_nanousd"] for a in found])
@@ -67,7 +68,8 @@ def show(name: str, data: Path | None, config: Path | None, as_json: bool) -> No
         return
     _print(found)
     if not found["keys"]:
-        click.echo(f"\nNo keys yet. Make one: lumeproxy key create {found['account']}")
+        if found["status"] != "closed":
+            click.echo("\nNo keys yet. Make one: " + reach.hint(f"key create {found['account']}"))
         return
     now_ms = Clock().now_ms()
     rows = [(k["id"], k["name"] or "-", when(k["expires_ms"]), state(k, now_ms)) for k in found["keys"]]
@@ -76,7 +78,7 @@ def show(name: str, data: Path | None, config: Path | None, as_json: bool) -> No
 
 @account.command()
 @click.argument("name")
-@click.option("--reason", required=True, help="Why; kept with the account.")
+@click.option("--reason", required=True, type=Text(), help="Why; kept with the account.")
 @data_options
 def suspend(name: str, reason: str, data: Path | None, config: Path | None, as_json: bool) -> None:
     """Suspend an account; its running calls end within a second."""
@@ -93,10 +95,26 @@ def resume(name: str, data: Path | None, config: Path | None, as_json: bool) -> 
 
 @account.command()
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Don't ask; nobody is asked where there is no terminal.")
 @data_options
-def close(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
+def close(name: str, yes: bool, data: Path | None, config: Path | None, as_json: bool) -> int:
     """Close an account for good; its records and balance stay."""
-    _change("account.close", Reach(data, config, as_json), name=name)
+    reach = Reach(data, config, as_json)
+    if not (yes or reach.as_json) and on_terminal():
+        found = reach.run("account.show", name=name)
+        if found["status"] != "closed":
+            left = dollars(found["balance_nanousd"])
+            click.echo(f"Closing {found['account']} is for good: its keys end, and its balance of {left} stays unused.")
+            if not click.confirm("Close it?"):
+                click.echo("Nothing was changed.")
+                return 1
+    _change("account.close", reach, name=name)
+    return 0
+
+
+def on_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def _change(operation: str, reach: Reach, **arguments: Any) -> None:
@@ -111,4 +129,5 @@ def _print(found: dict[str, Any]) -> None:
     because = f": {found['reason']}" if found["status"] == "suspended" else ""
     click.echo(f"Account {found['account']} is {found['status']}{because}.")
     held = f", {dollars(found['held_nanousd'])} of it held by running calls" if found["held_nanousd"] else ""
-    click.echo(f"Balance {dollars(found['balance_nanousd'])}{held}.")
+    stays = ", which stays with it" if found["status"] == "closed" and found["balance_nanousd"] else ""
+    click.echo(f"Balance {dollars(found['balance_nanousd'])}{stays}{held}.")

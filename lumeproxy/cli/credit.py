@@ -18,7 +18,7 @@ def credit() -> None:
 
 @credit.command()
 @click.argument("account")
-@click.argument("amount", type=Amount())
+@click.argument("amount", type=Amount(some=True))
 @click.option("--note", default="", help="What for; shown among the entries.")
 @data_options
 def grant(account: str, amount: int, note: str, data: Path | None, config: Path | None, as_json: bool) -> None:

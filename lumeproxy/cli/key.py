@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lumeproxy.cli.output import Duration, emit_json, table, when
+from lumeproxy.cli.output import Duration, KeyId, Text, emit_json, say_secret, table, when
 from lumeproxy.cli.reach import Reach, data_options
 from lumeproxy.clock import Clock
+from lumeproxy.errors import LumeError
 
 # Where a server listens that nobody told otherwise; for the instructions when none runs.
 DEFAULT_URL = "http://127.0.0.1:8787"
@@ -23,8 +25,12 @@ def key() -> None:
 @key.command()
 @click.argument("account")
 @click.option("--name", default="", help="What the key is for.")
-@click.option("--expires", type=Duration(), metavar="DURATION", help="How long it is valid: 30d, 12h [for ever].")
-@click.option("--model", "models", multiple=True, metavar="PATTERN", help="What it may use; repeatable [all models].")
+@click.option(
+    "--expires", type=Duration(some=True), metavar="DURATION", help="How long it is valid: 30d, 12h [for ever]."
+)
+@click.option(
+    "--model", "models", multiple=True, type=Text(), metavar="PATTERN", help="What it may use; repeatable [all models]."
+)
 @data_options
 def create(
     account: str,
@@ -52,7 +58,7 @@ def list_(account: str | None, data: Path | None, config: Path | None, as_json: 
     if reach.as_json:
         emit_json(found)
     elif not found:
-        click.echo("No keys yet. Make one: lumeproxy key create ACCOUNT")
+        click.echo("No keys yet. Make one: " + reach.hint(f"key create {account or 'ACCOUNT'}"))
     else:
         now_ms = Clock().now_ms()
         columns = ("id", "account", "name", "ends with", "created", "expires", "state", "models")
@@ -73,7 +79,7 @@ def list_(account: str | None, data: Path | None, config: Path | None, as_json: 
 
 
 @key.command()
-@click.argument("id")
+@click.argument("id", type=KeyId())
 @data_options
 def revoke(id: str, data: Path | None, config: Path | None, as_json: bool) -> None:
     """Revoke a key; its running calls end within a second."""
@@ -86,7 +92,7 @@ def revoke(id: str, data: Path | None, config: Path | None, as_json: bool) -> No
 
 
 @key.command()
-@click.argument("id")
+@click.argument("id", type=KeyId())
 @click.option("--overlap", type=Duration(), default=0, metavar="DURATION",
               help="How long the old key stays valid: 24h, 7d [it ends at once].")  # fmt: skip
 @data_options
@@ -107,19 +113,33 @@ def state(shown: dict[str, Any], now_ms: int) -> str:
         return "revoked"
     if expires_ms is not None and expires_ms <= now_ms:
         return "expired"
+    if shown["account_status"] != "active":
+        return f"account {shown['account_status']}"
     return "in force" if revoked_ms is None else f"until {when(revoked_ms)[5:]}"
 
 
 def _show_new(reach: Reach, made: dict[str, Any]) -> None:
-    if reach.as_json:
-        emit_json(made)
-        return
-    running = reach.server_url()
-    url = running or DEFAULT_URL
-    click.echo(f"Key {made['id']} of {made['account']}, shown only now:\n\n    {made['key']}\n")
+    try:
+        if reach.as_json:
+            say_secret(json.dumps(made, indent=2))
+        else:
+            _print_new(reach, made)
+    except OSError as error:
+        raise LumeError(
+            f"The key {made['id']} was made, but can't be shown ({error.strerror or 'the output is closed'}): revoke it "
+            f"with {reach.hint('key revoke ' + made['id'])}, and make another."
+        ) from None
+
+
+def _print_new(reach: Reach, made: dict[str, Any]) -> None:
+    running, configured = reach.server_url(), reach.configured_url()
+    url = running or configured or DEFAULT_URL
+    say_secret(f"Key {made['id']} of {made['account']}, shown only now:\n\n    {made['key']}\n")
     click.echo("Connect Claude Code:\n")
     click.echo(f"    export ANTHROPIC_BASE_URL={url}")
     click.echo(f"    export ANTHROPIC_AUTH_TOKEN={made['key']}\n")
     click.echo(f"OpenAI clients: base URL {url}/v1 and this key.")
-    if running is None:
+    if running is None and configured is not None:
+        click.echo("No server runs here now; this is the address that its configuration names.")
+    elif running is None:
         click.echo("No server runs here now, so this is the default address; use your server's own if it differs.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -13,19 +15,30 @@ from typing import Any
 import click
 
 from lumeproxy.clock import Clock
+from lumeproxy.core import apikey
 from lumeproxy.core.money import format_usd, parse_usd
+from lumeproxy.errors import Refused
 
 WIDTH = 100
 LEAST = 6  # columns that a narrowed column keeps
 _GAP = 2
+_DECIMALS = 6
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+LAST_PORT = 65535
 MAX_DURATION_MS = 100 * 366 * _UNIT_MS["d"]
 
 
 def emit_json(value: Any) -> None:
     """One JSON document on standard output, in ASCII so that no terminal's encoding can spoil it."""
     click.echo(json.dumps(value, indent=2))
+
+
+def say_secret(text: str) -> None:
+    """Print what is shown only once. Raises OSError also where there is no standard output, which else goes unnoticed."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
+    click.echo(text)
 
 
 # --- tables ------------------------------------------------------------------------------------------------------------
@@ -92,10 +105,9 @@ def dollars(nanousd: int) -> str:
 
 
 def amounts(column: Sequence[int]) -> list[str]:
-    """Amounts that stand below each other: as many decimals each as the one with most, up to six."""
+    """Amounts that stand below each other: six decimals each, more only where there would be nothing to see."""
     shown = [format_usd(nanousd) for nanousd in column]
-    decimals = max((min(6, len(text.partition(".")[2])) for text in shown), default=2)
-    return [text + "0" * (decimals - len(text.partition(".")[2])) for text in shown]
+    return [text + "0" * (_DECIMALS - len(text.partition(".")[2])) for text in shown]
 
 
 def when(time_ms: int | None) -> str:
@@ -149,34 +161,102 @@ def since_ms(text: str, now_ms: int) -> int:
         raise ValueError(f"{text!r} is no period; write 7d, 24h or 2026-11-24") from None
 
 
+class Text(click.ParamType[str]):
+    """Words on the command line, of which there must be some."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The words without the space around them; none are a usage error."""
+        text = str(value).strip()
+        if not text:
+            self.fail("it is empty.", param, ctx)
+        return text
+
+
+class KeyId(Text):
+    """A key's public id on the command line, or the whole key, of which the rest is neither kept nor shown."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The id; what can't be one is a usage error that does not quote it."""
+        text = super().convert(value, param, ctx)
+        key_id = apikey.id_in(text) if text.startswith(apikey.PREFIX) else text
+        if len(key_id) > apikey.ID_CHARS or not (key_id.isascii() and key_id.isalnum()):
+            self.fail(f"an id has {apikey.ID_CHARS} letters and digits; key list shows them.", param, ctx)
+        return key_id
+
+
+class NewName(Text):
+    """The name of an account to be made."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name in small letters; what can't be one is a usage error."""
+        from lumeproxy.store.accounts import checked_name
+
+        if apikey.parse(str(value)) is not None:
+            self.fail(f"{value!r} is an API key, no name.", param, ctx)
+        try:
+            return checked_name(str(value))
+        except Refused as error:
+            self.fail(error.message, param, ctx)
+
+
+class Port(click.ParamType[int]):
+    """A port on the command line."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The port; what is none is a usage error."""
+        if re.fullmatch("[0-9]{1,5}", str(value)) and int(value) <= LAST_PORT:
+            return int(value)
+        raise click.UsageError(f"--port takes a number from 0 to {LAST_PORT}.", ctx)
+
+
 class Amount(click.ParamType[int]):
-    """Dollars on the command line, as nano-USD."""
+    """Dollars on the command line, as nano-USD; `some`: above zero."""
 
     name = "dollars"
+
+    def __init__(self, *, some: bool = False) -> None:
+        self._some = some
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The amount; a value that is none is a usage error."""
         if isinstance(value, int):
             return value
         try:
-            return parse_usd(Decimal(str(value).strip().removeprefix("$")))
+            amount = parse_usd(Decimal(str(value).strip().removeprefix("$")))
         except InvalidOperation:
             self.fail(f"{value!r} is not an amount.", param, ctx)
         except ValueError as error:
             self.fail(f"{error}.", param, ctx)
+        if self._some and not amount:
+            self.fail("it must be above $0.", param, ctx)
+        return amount
 
 
 class Duration(click.ParamType[int]):
-    """A span of time on the command line, as milliseconds."""
+    """A span of time on the command line, as milliseconds; `some`: above zero."""
 
     name = "duration"
+
+    def __init__(self, *, some: bool = False) -> None:
+        self._some = some
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The span; a value that is none is a usage error."""
         try:
-            return value if isinstance(value, int) else duration_ms(str(value))
+            span = value if isinstance(value, int) else duration_ms(str(value))
         except ValueError as error:
             self.fail(f"{error}.", param, ctx)
+        if self._some and not span:
+            self.fail("it must be above zero.", param, ctx)
+        return span
 
 
 class Since(click.ParamType[int]):

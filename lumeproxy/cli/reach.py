@@ -10,32 +10,49 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lumeproxy.errors import ConfigError, LumeError
-from lumeproxy.folder import data_folder
+from lumeproxy.cli.program import hint
+from lumeproxy.errors import ConfigError, LumeError, Refused
+from lumeproxy.folder import config_file, configures, data_folder
+
+if TYPE_CHECKING:
+    from lumeproxy.settings import Settings
 
 T = TypeVar("T")
+# The one operation that may begin a database; for all others, a folder without one is a slip in --data.
+BEGINS = "account.create"
 # A server that is starting or stopping holds the lock without answering; it is waited for this long.
 PATIENCE_S = 5.0
 PAUSE_S = 0.1
 
 
+class Place(click.Path):
+    """A path that is not empty: "" would be the folder that the command is started in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; an empty one is a usage error."""
+        if value == "":
+            self.fail("it is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--data and --config: where everything is."""
-    file = click.Path(path_type=Path, dir_okay=False)
+    file = Place(path_type=Path, dir_okay=False)
     function = click.option("--config", type=file, help="Configuration file [config.toml in the data folder].")(
         function
     )
     # Not asked to be a folder: what is wrong with it is said where it is opened, in one sentence.
-    return click.option("--data", type=click.Path(path_type=Path), help="Data folder [the user's own].")(function)
+    return click.option("--data", type=Place(path_type=Path), help="Data folder [the user's own].")(function)
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--data, --config and --json, on every command that needs the data."""
-    return place_options(click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function))
+    told = "Print one JSON document: amounts in nano-USD (1e-9 $), times in ms."
+    return place_options(click.option("--json", "as_json", is_flag=True, help=told)(function))
 
 
 def inherited(name: str, value: T | None) -> T | None:
@@ -49,11 +66,26 @@ def inherited(name: str, value: T | None) -> T | None:
 
 
 class Reach:
-    """The data folder of a command line, and its wish for JSON."""
+    """The data folder of a command line, and its wish for JSON. Raises ConfigError for settings that don't hold."""
 
     def __init__(self, data: Path | None, config: Path | None, as_json: bool) -> None:
         self.as_json = bool(inherited("as_json", as_json or None))
-        self.folder = data_folder(inherited("data", data), inherited("config", config), os.environ)
+        self._data, self._config = inherited("data", data), inherited("config", config)
+        self.folder = data_folder(self._data, self._config, os.environ)
+        self._settings = self._loaded()
+
+    def _loaded(self) -> Settings | None:
+        """The settings, None where there are none but defaults: to load them takes longer than most commands."""
+        environ = os.environ
+        if config_file(self._config, self.folder, environ) is None and not any(map(configures, environ)):
+            return None
+        from lumeproxy import settings
+
+        return settings.load(config=self._config, data=self._data, environ=environ)
+
+    def hint(self, command: str) -> str:
+        """A command that the user may type next, as this one was typed."""
+        return hint(command, self._data, self._config)
 
     def run(self, operation: str, **arguments: Any) -> Any:
         """Carry out an operation and return its answer. Raises LumeError kinds."""
@@ -68,6 +100,14 @@ class Reach:
         except (NotRunning, LumeError):  # none, or one of a version that can't say
             return None
         return url if isinstance(url, str) else None
+
+    def configured_url(self) -> str | None:
+        """Where clients would reach a server of these settings, None where they don't say."""
+        if self._settings is None or not self._settings.server.port:
+            return None
+        from lumeproxy.compose import base_url
+
+        return base_url(self._settings, self._settings.server.port)
 
     async def _run(self, operation: str, arguments: dict[str, Any]) -> Any:
         from lumeproxy.dashboard.control import NotRunning, call
@@ -92,10 +132,19 @@ class Reach:
         """No server runs: take its place for one operation."""
         from lumeproxy.clock import Clock
         from lumeproxy.dashboard.operations import Operations
-        from lumeproxy.store.database import Database
+        from lumeproxy.store.database import FILE_NAME, Database
 
+        if operation != BEGINS and not _is_there(self.folder / FILE_NAME):
+            raise Refused(f"There is no lumeproxy database in {self.folder}; start the server once, or check --data.")
         database = await Database.open(self.folder)
         try:
             return await Operations(database, Clock(), on_change=lambda: None).run(operation, arguments)
         finally:
             await database.close()
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # a folder that may not be entered: who opens it says so
+        return True

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from lumeproxy.cli.output import Port, say_secret
+from lumeproxy.cli.program import hint
 from lumeproxy.cli.reach import inherited, place_options
 from lumeproxy.folder import config_file, data_folder
 
@@ -16,7 +18,7 @@ from lumeproxy.folder import config_file, data_folder
 def serve_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of serving that are not the data's: where to listen."""
     function = click.option(
-        "--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port to listen on [8787]; 0 takes a free one."
+        "--port", type=Port(), metavar="PORT", help="Port to listen on [8787]; 0 takes a free one."
     )(function)
     return click.option("--host", metavar="HOST", help="Address to listen on [127.0.0.1].")(function)
 
@@ -39,4 +41,4 @@ def serve(config: Path | None, data: Path | None, host: str | None, port: int | 
         return settings.load(config=config, data=data, host=host, port=port, environ=environ)
 
     file = config_file(config, data_folder(data, config, environ), environ)
-    return app.serve(load, environ, config=file, say=click.echo)
+    return app.serve(load, environ, config=file, say=say_secret, hint=lambda command: hint(command, data, config))

@@ -171,7 +171,7 @@ class Operations:
         return await method(converted)
 
     async def _server_show(self, _given: _Arguments) -> Any:
-        return {"version": __version__, "base_url": self._base_url}
+        return {"version": __version__, "base_url": self._base_url, "process_id": os.getpid()}
 
     # --- accounts ------------------------------------------------------------------------------------------------------
 
@@ -318,6 +318,7 @@ def _shown_key(key: StoredKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "account": key.account_name,
+        "account_status": key.account_status,
         "name": key.name,
         "last4": key.last4,
         "created_ms": key.created_ms,

@@ -32,13 +32,19 @@ class Account:
         return self.balance_nanousd - self.held_nanousd
 
 
-def create(tx: Tx, name: str, now_ms: int) -> Account:
-    """A new account without credit. Raises Refused for a taken name or one that is no name."""
+def checked_name(name: str) -> str:
+    """A name for an account, in small letters. Raises Refused for what is no name."""
     name = name.lower()
     if not _NAME.fullmatch(name):
         raise Refused(
             f"{name[:70]!r} is no account name: use up to 64 letters, digits and . _ @ -, a letter or digit first."
         )
+    return name
+
+
+def create(tx: Tx, name: str, now_ms: int) -> Account:
+    """A new account without credit. Raises Refused for a taken name or one that is no name."""
+    name = checked_name(name)
     if tx.execute("SELECT 1 FROM accounts WHERE name = $1", bound(name)).fetchone():
         raise Refused(f"There is an account {name} already.")
     tx.execute(

@@ -99,7 +99,7 @@ def get(tx: Tx, key_id: str) -> StoredKey:
     """The key of that id. Raises Missing."""
     key = find(tx, key_id)
     if key is None:
-        raise Missing(f"There is no key {key_id[:20]}.")
+        raise Missing(f"There is no key {key_id[:8]}.")
     return key
 
 
@@ -119,6 +119,16 @@ def revoke(tx: Tx, key_id: str, at_ms: int) -> StoredKey:
     if key.revoked_ms is None or key.revoked_ms > at_ms:
         tx.execute("UPDATE keys SET revoked_ms = $1 WHERE id = $2", bound(at_ms, key_id))
     return get(tx, key_id)
+
+
+def count_in_force(tx: Tx, now_ms: int) -> int:
+    """How many keys can be used now."""
+    found: int = tx.execute(
+        "SELECT count(*) FROM keys k JOIN accounts a ON a.id = k.account_id WHERE a.status = 'active'"
+        " AND (k.revoked_ms IS NULL OR k.revoked_ms > $1) AND (k.expires_ms IS NULL OR k.expires_ms > $1)",
+        bound(now_ms),
+    ).fetchone()[0]
+    return found
 
 
 def not_in_force(tx: Tx, ids: Iterable[str], now_ms: int) -> list[str]:

@@ -61,6 +61,10 @@ class Cli:
     def json(self, *arguments: str) -> Any:
         return self(*arguments, "--json").json
 
+    def begin(self) -> None:
+        """An empty database, which most commands do not make by themselves."""
+        in_database(self.data, lambda _: None)
+
 
 def cells(text: str, block: int = 0) -> list[list[str]]:
     """The cells of a table's lines, its head first: columns are two spaces apart. No line is wider than 100 columns."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import io
+import sys
+
 import pytest
 
 from tests.cli.support import Cli, cells
 
 DOLLAR = 10**9
+account = importlib.import_module("lumeproxy.cli.account")  # its group has the same name
 
 
 def test_an_account_is_made_with_credit_and_told_what_comes_next(either: Cli):
@@ -38,7 +43,7 @@ def test_suspending_needs_a_reason_and_is_undone_closing_is_not(either: Cli):
     either("account", "create", "eve")
 
     assert either("account", "suspend", "eve").status == 2
-    assert either("account", "suspend", "eve", "--reason", "  ").status == 1
+    assert either("account", "suspend", "eve", "--reason", "  ").status == 2
     assert either("account", "suspend", "eve", "--reason", "unpaid").out == (
         "Account eve is suspended: unpaid.\nBalance $0.00.\n"
     )
@@ -53,13 +58,14 @@ def test_suspending_needs_a_reason_and_is_undone_closing_is_not(either: Cli):
     ("arguments", "status", "told"),
     [
         (("create", "twice"), 1, "There is an account twice already."),
-        (("create", "no name"), 1, "'no name' is no account name"),
-        (("create", "house:credit"), 1, "'house:credit' is no account name"),
+        (("create", "no name"), 2, "'no name' is no account name"),
+        (("create", "house:credit"), 2, "'house:credit' is no account name"),
         (("show", "nobody"), 1, "There is no account nobody."),
         (("show", "house:credit"), 1, "There is no account house:credit."),
         (("create", "rich", "--credit", "1000001"), 2, "can't be above 1,000,000 dollars"),
         (("create", "poor", "--credit", "-1"), 2, "can't be negative"),
-        (("create", "\udcff"), 1, "not valid UTF-8"),
+        (("create", "\udcff"), 2, "'\\udcff' is no account name"),
+        (("show", "\udcff"), 1, "not valid UTF-8"),
         (("create",), 2, "Missing argument 'NAME'"),
         (("nothing",), 2, "No such command"),
         ((), 2, "Usage: lumeproxy account"),
@@ -75,7 +81,11 @@ def test_what_cannot_be_done_is_said_in_a_sentence(either: Cli, arguments, statu
 
 
 def test_no_accounts_are_said_to_be_none(cli: Cli):
-    assert cli("account", "list").out == "No accounts yet. Make one: lumeproxy account create NAME --credit 10\n"
+    cli.begin()
+
+    assert cli("account", "list").out == (
+        f"No accounts yet. Make one: lumeproxy account create NAME --credit 10 --data {cli.data}\n"
+    )
     assert cli.json("account", "list") == []
 
 
@@ -89,8 +99,8 @@ def test_the_list_aligns_and_keeps_within_the_screen(cli: Cli):
 
     assert head == ["account", "status", "balance", "held", "created", "reason"]
     assert long[0] == "a" * (len(long[0]) - 1) + "…"
-    assert long[1:4] == ["active", "$1,000,000.000000", "$0.00"]
-    assert short[:4] == ["b", "suspended", "$0.123456", "$0.00"]
+    assert long[1:4] == ["active", "$1,000,000.000000", "$0.000000"]
+    assert short[:4] == ["b", "suspended", "$0.123456", "$0.000000"]
     assert short[-1].endswith("…")
     first, second = out.splitlines()[1:]
     assert first.index(".000000") == second.index(".123456")
@@ -106,3 +116,40 @@ def test_an_account_is_shown_with_its_keys(cli: Cli):
     assert shown.startswith("Account ann is active.\nBalance $1.00.\n\n")
     assert cells(shown, 1) == [["key", "name", "expires", "state"], [key["id"], "laptop", "-", "in force"]]
     assert key["key"] not in shown
+
+
+def test_a_closed_account_is_offered_no_key(either: Cli):
+    either("account", "create", "gone", "--credit", "2.5")
+
+    assert either("account", "close", "gone").out == "Account gone is closed.\nBalance $2.50, which stays with it.\n"
+    assert either("account", "show", "gone").out == "Account gone is closed.\nBalance $2.50, which stays with it.\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "status", "left"),
+    [("y\n", [], 0, "closed"), ("n\n", [], 1, "active"), ("", [], 1, "active"), ("n\n", ["--yes"], 0, "closed")],
+)
+def test_a_person_is_asked_before_an_account_is_closed(cli: Cli, monkeypatch, answer, more, status, left):
+    cli("account", "create", "ann", "--credit", "2.5")
+    monkeypatch.setattr("lumeproxy.cli.account.on_terminal", lambda: True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+
+    outcome = cli("account", "close", "ann", *more)
+
+    assert outcome.status == status
+    assert cli.json("account", "show", "ann")["status"] == left
+    assert ("Closing ann is for good: its keys end, and its balance of $2.50 stays unused." in outcome.out) is (
+        not more
+    )
+    if answer == "n\n" and not more:
+        assert outcome.out.endswith("Nothing was changed.\n")
+
+
+def test_nobody_is_asked_of_a_closed_account_nor_without_a_terminal(cli: Cli, monkeypatch):
+    assert account.on_terminal() is False
+    cli("account", "create", "ann")
+    monkeypatch.setattr(account, "on_terminal", lambda: True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+
+    assert cli.json("account", "close", "ann")["status"] == "closed"
+    assert cli("account", "close", "ann").status == 0

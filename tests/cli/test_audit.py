@@ -6,6 +6,8 @@ from tests.cli.support import Cli, book_call, in_database
 
 
 def test_books_in_order_are_said_to_be(either: Cli):
+    either("account", "create", "ann", "--credit", "1")
+
     assert either("audit").status == 0
     assert "The books are in order" in either("audit").out
     assert either.json("audit") == {"ok": True, "problems": []}

@@ -36,7 +36,7 @@ def test_the_balance_in_json_has_the_four_names_outsiders_rely_on(either: Cli):
 @pytest.mark.parametrize(
     ("amount", "status", "told"),
     [
-        ("0", 1, "A grant must be above $0"),
+        ("0", 2, "must be above $0"),
         ("1000000.01", 2, "can't be above 1,000,000 dollars"),
         ("0.0000000001", 2, "at most nine decimals"),
         ("-5", 2, "No such option"),
@@ -74,9 +74,9 @@ def test_entries_are_listed_newest_first(cli: Cli):
     head, grant, charge, first = cells(out)
 
     assert head == ["time", "kind", "amount", "call", "note"]
-    assert (grant[1:4], charge[1:3]) == (["grant", "$2.50000", "-"], ["charge", "-$0.00015"])
+    assert (grant[1:4], charge[1:3]) == (["grant", "$2.500000", "-"], ["charge", "-$0.000150"])
     assert charge[3] == f"call_{1:026}"
-    assert first[1:] == ["grant", "$1.00000", "-", "first credit"]
+    assert first[1:] == ["grant", "$1.000000", "-", "first credit"]
     assert len({line.index(".") for line in out.splitlines()[1:]}) == 1
 
 

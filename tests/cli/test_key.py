@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from lumeproxy.cli.key import state
@@ -96,7 +99,9 @@ def test_a_replaced_key_stays_valid_for_an_overlap(cli: Cli):
     [
         (("create", "nobody"), 1, "There is no account nobody."),
         (("create", "shut"), 1, "The account shut is closed"),
-        (("create", "open", "--expires", "0s"), 1, "has expired already"),
+        (("create", "open", "--expires", "0s"), 2, "must be above zero"),
+        (("create", "open", "--model", ""), 2, "Invalid value for '--model': it is empty."),
+        (("revoke", ""), 2, "Invalid value for 'ID': it is empty."),
         (("create", "open", "--expires", "soon"), 2, "Invalid value for '--expires': 'soon' is no duration"),
         (("create", "open", "--expires", "5300w"), 2, "longer than 100 years"),
         (("create", "open", "--name", "n" * 65), 1, "at most 64 characters"),
@@ -120,7 +125,9 @@ def test_what_cannot_be_done_is_said_in_a_sentence(either: Cli, arguments, statu
 
 
 def test_no_keys_are_said_to_be_none(cli: Cli):
-    assert cli("key", "list").out == "No keys yet. Make one: lumeproxy key create ACCOUNT\n"
+    cli.begin()
+
+    assert cli("key", "list").out == f"No keys yet. Make one: lumeproxy key create ACCOUNT --data {cli.data}\n"
     assert cli.json("key", "list") == []
 
 
@@ -138,14 +145,91 @@ def test_the_list_keeps_within_the_screen_and_ids_whole(cli: Cli):
 
 
 @pytest.mark.parametrize(
-    ("revoked_ms", "expires_ms", "shown"),
+    ("revoked_ms", "expires_ms", "status", "shown"),
     [
-        (None, None, "in force"),
-        (None, START_MS + 1, "in force"),
-        (None, START_MS, "expired"),
-        (START_MS, None, "revoked"),
-        (START_MS - 1, START_MS - 5, "revoked"),
+        (None, None, "active", "in force"),
+        (None, START_MS + 1, "active", "in force"),
+        (None, START_MS, "active", "expired"),
+        (START_MS, None, "active", "revoked"),
+        (START_MS - 1, START_MS - 5, "closed", "revoked"),
+        (None, START_MS, "suspended", "expired"),
+        (None, None, "suspended", "account suspended"),
+        (START_MS + 1, None, "closed", "account closed"),
     ],
 )
-def test_a_keys_state_is_a_word_or_two(revoked_ms, expires_ms, shown):
-    assert state({"revoked_ms": revoked_ms, "expires_ms": expires_ms}, START_MS) == shown
+def test_a_keys_state_is_a_word_or_two(revoked_ms, expires_ms, status, shown):
+    key = {"revoked_ms": revoked_ms, "expires_ms": expires_ms, "account_status": status}
+
+    assert state(key, START_MS) == shown
+
+
+def test_the_keys_of_a_suspended_account_are_listed_as_that(either: Cli):
+    either("account", "create", "sus")
+    either("key", "create", "sus")
+    either("account", "suspend", "sus", "--reason", "unpaid")
+
+    assert cells(either("key", "list", "sus").out)[1][-2] == "account suspended"
+    assert cells(either("account", "show", "sus").out, 1)[1][-1] == "account suspended"
+
+
+@pytest.mark.parametrize("command", ["revoke", "rotate"])
+def test_a_whole_key_may_stand_for_its_id_and_is_not_shown(either: Cli, command):
+    either("account", "create", "whole")
+    made = either.json("key", "create", "whole")
+
+    done = either("key", command, made["key"])
+    wrong = either("key", command, "lume_abcdefgh" + made["key"][13:])
+
+    assert done.status == 0
+    assert made["key"][14:] not in done.out + done.err
+    assert either.json("key", "list", "whole")[0]["revoked_ms"] is not None
+    assert (wrong.status, wrong.err) == (1, "lumeproxy: There is no key abcdefgh.\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["key list {}", "key create {}", "account show {}", "account create {}", "usage {}", "key list x {}", "{}"],
+)
+def test_a_key_in_a_names_place_is_not_quoted_whole(cli: Cli, command):
+    cli("account", "create", "ann")
+    key = cli.json("key", "create", "ann")["key"]
+
+    outcome = cli(*command.format(key).split())
+
+    assert outcome.status in (1, 2)
+    assert key[:13] in outcome.err
+    assert key[14:18] not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("server", "url", "note"),
+    [
+        ('port = 9000\nhost = "127.0.0.9"', "http://127.0.0.9:9000", "the address that its configuration names."),
+        ("port = 0", "http://127.0.0.1:8787", "the default address"),
+    ],
+)
+def test_without_a_server_the_address_is_the_configured_one(cli: Cli, tmp_path: Path, server, url, note):
+    cli("account", "create", "kim")
+    file = tmp_path / "lume.toml"
+    file.write_text(f"[server]\n{server}\n")
+
+    out = cli("key", "create", "kim", "--config", str(file)).out
+
+    assert f"    export ANTHROPIC_BASE_URL={url}\n" in out
+    assert note in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_key_that_cannot_be_shown_is_told_to_be_revoked(cli: Cli, monkeypatch, more):
+    cli("account", "create", "kim")
+    monkeypatch.setattr(sys, "stdout", None)
+
+    outcome = cli("key", "create", "kim", *more)
+    monkeypatch.undo()
+
+    (key,) = cli.json("key", "list")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == (
+        f"lumeproxy: The key {key['id']} was made, but can't be shown (it is closed): revoke it with lumeproxy key revoke "
+        f"{key['id']} --data {cli.data}, and make another.\n"
+    )

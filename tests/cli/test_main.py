@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -14,6 +16,7 @@ from lumeproxy import __version__
 from lumeproxy.cli import main
 from lumeproxy.cli.main import run, tree
 from lumeproxy.errors import ConfigError, Refused
+from tests.cli.support import Cli
 
 
 def every_command(command: click.Command = tree, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -88,6 +91,64 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(capsys, monkeypa
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_pipe_that_breaks_in_clicks_own_hands_is_no_failure_either(monkeypatch):
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("lumeproxy.cli.reach.Reach.run", closed)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+
+    assert run(["audit"]) == 0
+
+
+class Full(io.StringIO):
+    """An output on a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["account", "list"], ["account", "list", "--json"]])
+def test_a_full_disk_behind_the_output_is_one_sentence(arguments, cli: Cli, capsys, monkeypatch):
+    cli.begin()
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdout", Full())
+
+    assert run([*arguments, "--data", str(cli.data)]) == 1
+
+    assert sys.stdout.name == os.devnull
+    sys.stdout.close()
+    assert capsys.readouterr().err == "lumeproxy: The output can't be written: No space left on device.\n"
+
+
+def test_an_error_of_a_file_is_not_taken_for_one_of_the_output(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "/some/file")
+
+    monkeypatch.setattr("lumeproxy.cli.reach.Reach.run", fail)
+    monkeypatch.setattr("lumeproxy.cli.reach.Reach._loaded", lambda _: None)
+
+    with pytest.raises(OSError, match="/some/file"):
+        run(["audit"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [(["--json"], "--json needs a command"), (["--json", "serve"], "serve takes no --json")]
+)
+def test_serving_has_no_json(arguments, told, capsys):
+    assert run(arguments) == 2
+
+    out, err = capsys.readouterr()
+    assert (out, told in err) == ("", True)
+
+
+@pytest.mark.parametrize("path", [p for p in every_command() if len(p) == 2], ids=" ".join)
+def test_the_units_of_json_are_told(path, capsys):
+    assert run([*path, "--help"]) == 0
+    assert "amounts in nano-USD (1e-9 $), times in ms." in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("arguments", [[], ["serve"]])
 def test_without_a_command_it_serves_and_hands_back_how_that_ended(arguments, tmp_path, monkeypatch):
     said: list[str] = []
@@ -96,7 +157,7 @@ def test_without_a_command_it_serves_and_hands_back_how_that_ended(arguments, tm
         said.append(text)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("lumeproxy.cli.serve.click.echo", echo)
+    monkeypatch.setattr("lumeproxy.cli.output.click.echo", echo)
 
     assert run(["--data", str(tmp_path / "data"), "--port", "0", *arguments]) == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import click
@@ -12,12 +13,17 @@ from lumeproxy.cli.output import (
     MAX_DURATION_MS,
     Amount,
     Duration,
+    KeyId,
+    NewName,
+    Port,
     Since,
+    Text,
     amounts,
     count,
     duration_ms,
     emit_json,
     plural,
+    say_secret,
     short_count,
     since_ms,
     table,
@@ -77,13 +83,13 @@ def test_cells_of_odd_characters_neither_break_nor_shift_the_table():
     ("column", "shown"),
     [
         ([], []),
-        ([10**9], ["$1.00"]),
+        ([10**9], ["$1.000000"]),
         ([10**9, 123_456_000], ["$1.000000", "$0.123456"]),
-        ([-5 * 10**9, 2_500_000_000], ["-$5.00", "$2.50"]),
+        ([-5 * 10**9, 2_500_000_000], ["-$5.000000", "$2.500000"]),
         ([10**9, 12], ["$1.000000", "$0.000000012"]),
     ],
 )
-def test_amounts_below_each_other_have_as_many_decimals(column, shown):
+def test_amounts_below_each_other_have_six_decimals(column, shown):
     assert amounts(column) == shown
 
 
@@ -152,6 +158,53 @@ def test_arguments_that_are_values_already_stay():
     for kind in (Amount, Duration, Since):
         with pytest.raises(click.BadParameter):
             kind().convert("x y", None, None)
+
+
+@pytest.mark.parametrize(("kind", "none", "least"), [(Amount, "0", "0.000000001"), (Duration, "0d", "1s")])
+def test_where_some_is_needed_nothing_is_a_slip(kind, none, least):
+    assert kind().convert(none, None, None) == 0
+    assert kind(some=True).convert(least, None, None) > 0
+    with pytest.raises(click.BadParameter, match="must be above"):
+        kind(some=True).convert(none, None, None)
+
+
+@pytest.mark.parametrize("kind", [Text, KeyId])
+@pytest.mark.parametrize("text", ["", "  "])
+def test_words_are_never_empty(kind, text):
+    with pytest.raises(click.BadParameter, match="it is empty"):
+        kind().convert(text, None, None)
+    assert kind().convert(" word ", None, None) == "word"
+
+
+def test_of_a_whole_key_only_the_id_is_taken():
+    assert KeyId().convert("lume_abcdefgh_SECRET", None, None) == "abcdefgh"
+    for slip in ("lume_abc_SECRET", "_SECRETSECRET", "SECRETSECRET", "sk-SECRET", "lume_"):
+        with pytest.raises(click.BadParameter) as raised:
+            KeyId().convert(slip, None, None)
+        assert raised.value.message == "an id has 8 letters and digits; key list shows them."
+
+
+def test_a_new_accounts_name_is_in_small_letters_and_one():
+    assert NewName().convert("Ann.B", None, None) == "ann.b"
+    with pytest.raises(click.BadParameter, match="'a/b' is no account name"):
+        NewName().convert("a/b", None, None)
+
+
+@pytest.mark.parametrize("text", ["65536", "-1", "x", "", "1.5", "999999", "٣"])
+def test_a_port_is_a_number_in_its_range(text):
+    assert [Port().convert(good, None, None) for good in (0, "0", "8787", "65535")] == [0, 0, 8787, 65535]
+    with pytest.raises(click.UsageError) as raised:
+        Port().convert(text, None, None)
+    assert raised.value.message == "--port takes a number from 0 to 65535."
+
+
+def test_what_is_shown_once_is_not_lost_in_a_closed_output(capsys, monkeypatch):
+    say_secret("lume_x")
+    assert capsys.readouterr().out == "lume_x\n"
+
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OSError, match="it is closed"):
+        say_secret("lume_x")
 
 
 def test_json_is_one_document_that_any_terminal_can_carry(capsys):

@@ -47,6 +47,69 @@ def test_the_folder_may_be_named_before_the_command_and_after(cli: Cli, capsys, 
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["account list", "account show a", "account suspend a --reason r", "key list", "key create a", "key revoke abcdefgh",
+     "credit balance a", "credit entries a", "credit grant a 1", "usage", "usage --by day", "audit", "backup x"],
+)  # fmt: skip
+@pytest.mark.parametrize("folder", [True, False])
+def test_only_the_first_account_begins_a_database(cli: Cli, command, folder):
+    if folder:
+        cli.data.mkdir()
+
+    outcome = cli(*command.split())
+
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == (
+        f"lumeproxy: There is no lumeproxy database in {cli.data}; start the server once, or check --data.\n"
+    )
+    assert cli.data.exists() is folder
+    assert not folder or list(cli.data.iterdir()) == []
+
+
+def test_whether_a_database_is_there_is_left_to_the_opening_where_it_cannot_be_seen(monkeypatch):
+    def closed(_path: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", closed)
+
+    assert reach._is_there(Path("x")) is True
+
+
+@pytest.mark.parametrize(
+    ("config", "variables", "told"),
+    [
+        ("[server]\nprot = 1", {}, "Unknown setting server.prot in "),
+        ("[severs]", {}, "Unknown setting severs in "),
+        ("[server]\nport = 70000", {}, "The setting server.port in "),
+        ("", {"LUMEPROXY_SERVR__PORT": "1"}, "The variable LUMEPROXY_SERVR__PORT names no section"),
+        (None, {"LUMEPROXY_SERVER__PORT": "x"}, "The setting server.port is wrong"),
+    ],
+)
+@pytest.mark.parametrize("command", ["account list", "audit", "key create ann"])
+def test_settings_that_serving_refuses_every_command_refuses(cli: Cli, monkeypatch, config, variables, told, command):
+    cli("account", "create", "ann")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if config is not None:
+        (cli.data / "config.toml").write_text(config)
+
+    outcome = cli(*command.split())
+
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("lumeproxy: " + told)
+
+
+def test_settings_are_not_loaded_where_there_are_none(cli: Cli, monkeypatch):
+    def load(**_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("lumeproxy.settings.load", load)
+    monkeypatch.setenv("LUMEPROXY_DATA", str(cli.data))
+
+    assert cli("account", "create", "ann").status == 0
+
+
 @pytest.mark.parametrize("how", ["LUMEPROXY_DATA", "LUMEPROXY_CONFIG", "--config"])
 def test_the_folder_comes_from_the_environment_or_the_configuration(how, cli: Cli, capsys, tmp_path, monkeypatch):
     cli("account", "create", "ann")
@@ -67,6 +130,8 @@ def test_the_folder_comes_from_the_environment_or_the_configuration(how, cli: Cl
         (("--data", "~nobody-of-that-name/x"), "names a user that does not exist"),
         (("--data", "{file}/x"), "{file}/x can't be made: there is a file in its place"),
         (("--data", "/proc/x"), "The data folder /proc/x can't be written"),
+        (("--data", ""), "Invalid value for '--data': it is empty."),
+        (("--config", ""), "Invalid value for '--config': it is empty."),
         (("--config", "/no/such/file"), "The configuration file /no/such/file can't be read"),
         (("--config", "{file}"), "{file} is not valid TOML"),
         (("--config", "{folder}"), "is a directory"),
@@ -76,7 +141,7 @@ def test_a_place_that_is_none_is_wrong_configuration(arguments, told, tmp_path, 
     file = tmp_path / "file"
     file.write_text("no = toml = at all")
 
-    assert run(["account", "list", *(a.format(file=file, folder=tmp_path) for a in arguments)]) == 2
+    assert run(["account", "create", "ann", *(a.format(file=file, folder=tmp_path) for a in arguments)]) == 2
 
     out, err = capsys.readouterr()
     assert out == ""
@@ -87,7 +152,7 @@ def test_a_holder_of_the_lock_that_does_not_answer_is_waited_for_and_then_named(
     monkeypatch.setattr(reach, "PATIENCE_S", 0)
     monkeypatch.setattr(reach, "PAUSE_S", 0)
     with locked(cli.data) as lock:
-        outcome = cli("account", "list")
+        outcome = cli("account", "create", "ann")
         os.close(lock)
 
     assert (outcome.status, outcome.out) == (2, "")

@@ -16,16 +16,16 @@ KEYED = KEYLESS + 'api_key = "sk-ant-very-secret"\n'
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ('[server]\ndrain_s = "long"', ["server.drain_s", "integer"]),
+        ('[server]\ndrain_s = "long"', ["server.drain_s", "whole number"]),
         ("[server]\nprot = 1", ["Unknown setting server.prot", "config.example.toml"]),
         ('[server]\nhost = "0.0.0.0"', ["server.host", "server.tls_certificate", "server.trusted_proxies"]),
         ('[server]\nhost = "192.0.2.1"\ntrusted_proxies = ["10.0.0.1"]', ["server.host '192.0.2.1'", "--host"]),
-        ('[server]\ntls_certificate = "no.pem"\ntls_key = "no.pem"', ["server.tls_certificate", "No such file"]),
+        ('[server]\ntls_certificate = "no.pem"\ntls_key = "no.pem"', ["server.tls_certificate: ", "no.pem can't be read"]),
         ('[server]\ntls_certificate = "config.toml"\ntls_key = "config.toml"', ["server.tls_certificate", "PEM"]),
         ("[server]\ndata = 5", ["server.data", "path of a folder"]),
         (KEYLESS, ["upstreams.prod", "exactly one of api_key, api_key_env and api_key_file", "none"]),
         (KEYLESS + 'api_key_env = "NO_SUCH"', ["upstreams.prod.api_key_env", "NO_SUCH, which is not set"]),
-        (KEYLESS + 'api_key_file = "no-such-file"', ["upstreams.prod.api_key_file", "No such file"]),
+        (KEYLESS + 'api_key_file = "no-such-file"', ["upstreams.prod.api_key_file: ", "no-such-file can't be read"]),
         (KEYED + 'api_key_env = "HOME"', ["upstreams.prod", "api_key and api_key_env"]),
         (KEYED + 'base_url = "example.org"', ["upstreams.prod.base_url", "http://"]),
         ('[upstreams.prod]\nkind = "azure"', ["upstreams.prod.kind", "'anthropic', 'openai' or 'echo'"]),
@@ -77,7 +77,23 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_mend(folder, tmp_path
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--port", "65536"], ["--port", "x"], ["--json"], ["extra"]])
+@pytest.mark.parametrize("arguments", [["--port", "65536"], ["--port", "x"], ["--json"], ["extra"], ["--data", ""]])
 def test_wrong_usage_exits_with_2(arguments, capsys):
     assert run(["serve", *arguments]) == 2
     assert "Usage: lumeproxy serve" in capsys.readouterr().err
+
+
+def test_a_wrong_port_of_the_file_is_told_although_an_option_comes_before_it(tmp_path: Path, capsys):
+    file = tmp_path / "config.toml"
+    file.write_text("[server]\nport = 70000")
+
+    assert run(["--config", str(file), "--port", "0", "--data", str(tmp_path / "data")]) == 2
+
+    assert (
+        capsys.readouterr().err == f"lumeproxy: The setting server.port in {file} is wrong: it must be at most 65535.\n"
+    )
+
+
+def test_a_port_out_of_range_is_told_in_plain_words(capsys):
+    assert run(["serve", "--port", "70000"]) == 2
+    assert capsys.readouterr().err.endswith("\nError: --port takes a number from 0 to 65535.\n")

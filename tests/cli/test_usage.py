@@ -44,6 +44,8 @@ def test_a_call_through_the_echo_is_listed_with_the_names_outsiders_rely_on(remo
 
 
 def test_no_calls_are_said_to_be_none(cli: Cli):
+    cli.begin()
+
     assert cli("usage").out == "No calls yet.\n"
     assert cli("usage", "--by", "model").out == "No calls yet.\n"
     assert cli("usage", "--since", "1h").out == "No calls in that time.\n"
@@ -152,6 +154,8 @@ def test_a_period_and_an_account_narrow_what_is_listed(cli: Cli):
     ],
 )
 def test_what_cannot_be_listed_is_said_in_a_sentence(either: Cli, arguments, status, told):
+    either("account", "create", "ann")
+
     outcome = either("usage", *arguments)
 
     assert (outcome.status, outcome.out) == (status, "")

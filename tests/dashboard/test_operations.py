@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ DAY_MS = 86_400_000
 
 
 async def test_a_server_tells_its_version_and_where_it_is_reached(operations: Operations):
-    assert await operations.run("server.show", {}) == {"version": __version__, "base_url": "http://here:1"}
+    assert await operations.run("server.show", {}) == {
+        "version": __version__,
+        "base_url": "http://here:1",
+        "process_id": os.getpid(),
+    }
 
 
 @pytest.mark.parametrize(
@@ -146,6 +151,7 @@ async def test_a_listed_key_is_known_by_its_id_and_last_four(operations: Operati
     assert listed == {
         "id": made["id"],
         "account": "ann",
+        "account_status": "active",
         "name": "",
         "last4": made["key"][-4:],
         "created_ms": START_MS,
@@ -206,7 +212,11 @@ async def test_keys_come_from_the_given_randomness(database: Database, clock: Fa
     made = await operations.run("key.create", {"account": "ann"})
 
     assert made["key"].startswith("lume_01234567_89ABCDEF")
-    assert await operations.run("server.show", {}) == {"version": __version__, "base_url": None}
+    assert await operations.run("server.show", {}) == {
+        "version": __version__,
+        "base_url": None,
+        "process_id": os.getpid(),
+    }
 
 
 async def test_lists_are_cut_at_a_page(operations: Operations, database: Database, monkeypatch):

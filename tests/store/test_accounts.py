@@ -18,6 +18,12 @@ def test_a_new_account_is_active_and_has_nothing(tx):
     assert accounts.get(tx, "ann") == made
 
 
+def test_a_name_is_checked_before_there_is_a_database():
+    assert accounts.checked_name("Ann.B") == "ann.b"
+    with pytest.raises(Refused, match="'a/b' is no account name: use up to 64 letters"):
+        accounts.checked_name("a/b")
+
+
 @pytest.mark.parametrize("name", ["a", "0", "ann.lee-2_x@home", "x" * 64])
 def test_names_that_are_taken_as_they_are(tx, name):
     assert accounts.create(tx, name, 0).name == name

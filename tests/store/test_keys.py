@@ -37,6 +37,18 @@ def test_a_key_shows_its_accounts_state_of_now(tx):
     assert add(tx, "key00002").account_status == "suspended"
 
 
+def test_keys_are_counted_while_they_can_be_used(tx):
+    books.customer(tx)
+    add(tx, "key00001")
+    add(tx, "key00002", expires_ms=50)
+    add(tx, "key00003")
+    keys.revoke(tx, "key00003", 70)
+
+    assert [keys.count_in_force(tx, now_ms) for now_ms in (49, 50, 69, 70)] == [3, 2, 2, 1]
+    accounts.set_status(tx, "ann", "suspended", "x", 1)
+    assert keys.count_in_force(tx, 49) == 0
+
+
 @pytest.mark.parametrize("key_id", ["", "nothing1", "' OR 1=1 --", "KEY00001"])
 def test_an_unknown_key_is_none_or_missing(tx, key_id):
     books.customer(tx)
