@@ -130,6 +130,11 @@ class Call:
         reading = self.reader.reading
         return reading.output_chars >= self.review_at_chars or reading.usage is not self._reviewed
 
+    def covers(self, size: int) -> bool:
+        """Whether the hold covers what a chunk of so many bytes can hold, as far as the last `funded` knew."""
+        reading = self.reader.reading
+        return reading.output_chars + size < self.review_at_chars and reading.usage is self._reviewed
+
     async def funded(self) -> bool:
         """Extend the hold ahead of the metered cost; False when the credit is out and the stream has to end.
 

@@ -10,12 +10,14 @@ import asyncio
 import re
 import socket
 import struct
+from collections.abc import Iterator
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from lumeproxy.core.headers import for_client
 from lumeproxy.core.money import format_usd
+from lumeproxy.core.sse import BLANK_LINE
 from lumeproxy.core.types import Ending
 from lumeproxy.dialects.base import Mark, Stripper
 from lumeproxy.errors import LumeError, OutOfCredit
@@ -35,8 +37,8 @@ LINGER_MS = 60_000
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # which stands for a byte that could not be decoded
 
 
-# Bytes that the meter has read: how many of them may go before a settlement, and what of them goes to the client.
-_Metered = tuple[int, bytes]
+# Bytes on their way: metered ones with the number of them that may go before a settlement, or None and the bytes as read.
+_Step = tuple[int | None, bytes]
 
 
 class ClientLeft(Exception):
@@ -122,13 +124,16 @@ class Relay:
             if call.settled is not None:
                 await self._write(chunk if stripper is None else stripper.feed(chunk))
                 continue
-            free = meter.feed(chunk)
-            metered: _Metered | None = (free, chunk if stripper is None else stripper.feed(chunk))
-            while metered is not None:
-                ended = await self._deliver(meter, *metered, stripped=stripper is not None)
+            step: _Step | None = (None, chunk)
+            while step is not None:
+                free, data = step
+                if free is None:
+                    ended = await self._advance(meter, stripper, data)
+                else:
+                    ended = await self._deliver(meter, b"", data, free, stripped=stripper is not None)
                 if ended is not None:
                     return ended
-                metered = await self._flow(meter, stripper)
+                step = await self._flow(meter, stripper)
         if call.settled is None:
             meter.finish()
             if meter.mark is Mark.NONE and not meter.unreadable:
@@ -138,41 +143,68 @@ class Relay:
             await self._write(stripper.flush())
         return await self._finish()
 
-    async def _deliver(self, meter: StreamMeter, free: int, out: bytes, *, stripped: bool) -> web.StreamResponse | None:
+    async def _advance(self, meter: StreamMeter, stripper: Stripper | None, chunk: bytes) -> web.StreamResponse | None:
+        """Meter and write a chunk: at once where the hold covers all that it can hold, else event by event, so that what
+        the credit does not pay for is not given away. The response where it ends here."""
+        call = self._call
+        pieces = iter((chunk,) if call.covers(len(chunk)) or not meter.can_splice else _events(chunk))
+        ready: list[bytes] = []
+        for piece in pieces:
+            free = meter.feed(piece)
+            out = piece if stripper is None else stripper.feed(piece)
+            if meter.mark is Mark.NONE and not call.due():
+                ready.append(out)
+                continue
+            ended = await self._deliver(meter, b"".join(ready), out, free, stripped=stripper is not None)
+            if ended is not None:
+                return ended
+            ready.clear()
+            if call.settled is not None:
+                rest = b"".join(pieces)
+                ready.append(rest if stripper is None else stripper.feed(rest))
+        await self._write(b"".join(ready))
+        return None
+
+    async def _deliver(
+        self, meter: StreamMeter, before: bytes, out: bytes, free: int, *, stripped: bool
+    ) -> web.StreamResponse | None:
         """Write bytes that are metered, after what they call for: more credit, or the settlement before the last event.
-        The response where they were the last."""
+        `before` are such that call for nothing. The response where they were the last."""
         call, live = self._call, self._live
-        self._unsent = out
+        self._unsent = before + out
         if meter.mark is Mark.NONE:
             if call.due():
                 live.urgent = live.urgent or call.review_at_chars == 0
                 if not await call.funded():
                     end = _cut_at(meter, out, stripped=stripped)
-                    if end is not None:
-                        return await self._out_of_credit(meter, out[:end])
-            await self._write(out)
+                    if end is not None or before:
+                        return await self._out_of_credit(meter, before + out[: end or 0])
+            await self._write(before + out)
             return None
         free = 0 if stripped else free  # stripped bytes are not the meter's: hold all of them
-        await self._write(out[:free])
+        await self._write(before + out[:free])
         await self._settle_read(meter)
         await self._write(out[free:])
         return None
 
-    async def _flow(self, meter: StreamMeter, stripper: Stripper | None) -> _Metered | None:
+    async def _flow(self, meter: StreamMeter, stripper: Stripper | None) -> _Step | None:
         """Pass bytes on in the callback in which they come, without a turn of the loop, while nothing has to be decided
-        and the client takes them. What needs a decision comes back, metered and unwritten; None: the reply ended, broke,
-        or does not flow, which the next read tells.
+        and the client takes them. What needs a decision comes back unwritten; None: the reply ended, broke, or does not
+        flow, which the next read tells.
         """
         call, live, writer, request = self._call, self._live, self._writer, self._request
-        left: _Metered | None = None
+        left: _Step | None = None
 
         def take(chunk: bytes) -> bool:
             nonlocal left
             live.progress += 1
+            transport = request.transport
+            if len(chunk) > WRITE_BYTES or transport is None or not call.covers(len(chunk)):
+                left = (None, chunk)
+                return False
             free = meter.feed(chunk)
             out = chunk if stripper is None else stripper.feed(chunk)
-            transport = request.transport
-            if meter.mark is not Mark.NONE or call.due() or len(out) > WRITE_BYTES or transport is None:
+            if meter.mark is not Mark.NONE or call.due():
                 left = (free, out)
                 self._unsent = out  # an interruption may come before `left` is looked at
                 return False
@@ -329,6 +361,16 @@ class Relay:
         except ConnectionError:
             raise ClientLeft from None
         return self.response
+
+
+def _events(chunk: bytes) -> Iterator[bytes]:
+    """The chunk in pieces that each end with an event, but for the last, which may be the beginning of one."""
+    at = 0
+    for blank in BLANK_LINE.finditer(chunk):
+        yield chunk[at : blank.end()]
+        at = blank.end()
+    if at < len(chunk):
+        yield chunk[at:]
 
 
 def _cut_at(meter: StreamMeter, out: bytes, *, stripped: bool) -> int | None:
