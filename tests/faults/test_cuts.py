@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import socket
 import sqlite3
 import struct
@@ -55,6 +56,7 @@ class Case:
     way: str
     goes_on: bool = False  # the provider writes the rest when the client has left, else it waits
     streamed: bool = True
+    stripped: bool = False  # streamed Chat that does not ask for its usage: the proxy does, and takes it out again
     name: str = ""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,10 +68,12 @@ class Case:
 
     @property
     def request(self) -> bytes:
+        if self.stripped:
+            return json.dumps({"model": "gpt-test-1", "messages": [], "stream": True}).encode()
         return ask(self.path, stream=self.streamed)
 
     def __str__(self) -> str:
-        kind = "stream" if self.streamed else "whole"
+        kind = ("stripped" if self.stripped else "stream") if self.streamed else "whole"
         return f"{self.path} {kind} {self.way} at {self.offset}{' goes on' if self.goes_on else ''}"
 
 
@@ -104,10 +108,8 @@ class Client(Wire):
         return bool(head) and self.error is None
 
 
-async def dialled(port: int, key: str, case: Case) -> Client:
-    """A connection on which the request of a case has been sent; its name is the user agent."""
-    loop = asyncio.get_running_loop()
-    _, client = await loop.create_connection(Client, "127.0.0.1", port)
+def request_of(case: Case, key: str) -> tuple[bytes, bytes]:
+    """Head and body; the name of the case is the user agent."""
     lines = [
         f"POST {case.path} HTTP/1.1",
         "Host: 127.0.0.1",
@@ -117,7 +119,14 @@ async def dialled(port: int, key: str, case: Case) -> Client:
         "Content-Type: application/json",
         f"Content-Length: {len(case.request)}",
     ]
-    client.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + case.request)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n", case.request
+
+
+async def dialled(port: int, key: str, case: Case) -> Client:
+    """A connection on which the request of a case has been sent."""
+    loop = asyncio.get_running_loop()
+    _, client = await loop.create_connection(Client, "127.0.0.1", port)
+    client.transport.writelines(request_of(case, key))
     return client
 
 
@@ -136,14 +145,13 @@ async def in_turn(jobs: Iterable[Coroutine[Any, Any, None]], at_once: int = AT_O
 
 async def records(made: Product, count: int) -> dict[str, dict[str, Any]]:
     """The records of so many calls, by user agent, once all of them have ended."""
-    found: list[sqlite3.Row] = []
-    async with asyncio.timeout(30):
-        while len(found) < count:
-            await asyncio.sleep(0.05)
-            uri = f"file:{made.data}/lumeproxy.db?mode=ro"
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as conn:
-                conn.row_factory = sqlite3.Row
-                found = conn.execute("SELECT * FROM usage").fetchall()
+    uri = f"file:{made.data}/lumeproxy.db?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as conn:
+        conn.row_factory = sqlite3.Row
+        async with asyncio.timeout(30):
+            while conn.execute("SELECT count(*) FROM usage").fetchone()[0] < count:  # noqa: ASYNC110 - seen from outside
+                await asyncio.sleep(0.05)
+        found = conn.execute("SELECT * FROM usage").fetchall()
     assert len(found) == count
     by_name = {row["user_agent"]: dict(row) for row in found}
     assert len(by_name) == count
@@ -186,6 +194,18 @@ def rule(case: Case, answer: bytes) -> int:
     if known:
         return 100 * INPUT + max(1, said) * OUTPUT
     return tokens_in(case.path, case.request) * INPUT + said * OUTPUT
+
+
+def has_final_event(case: Case, body: bytes, *, ended: bool = False) -> bool:
+    """Whether the last event's line of data stands in the body, also as `ended` by its own line end."""
+    line = next(one for event in reversed(STREAMS[case.path]) if FINAL[case.path] in (one := event.strip()))
+    line = line.rpartition(b"\n")[2]
+    return line + b"\n" in body if ended else line in body.split(b"\n")
+
+
+def most(case: Case) -> int:
+    """The provider's bill, or the rule where that is above it: it is all that may be charged."""
+    return max(BILL[case.path], rule(case, case.answer[: max(0, case.offset)]))
 
 
 # --- check 14 ----------------------------------------------------------------------------------------------------------
@@ -237,7 +257,7 @@ async def leaves(made: Product, case: Case) -> None:
     client = await dialled(made.port, made.key, case)
     try:
         await asyncio.wait_for(case.reached.wait(), 30)
-        if case.streamed:
+        if case.streamed and not case.stripped:
             await client.has(max(0, case.offset))
     finally:
         client.leave(case.way)
@@ -252,13 +272,15 @@ def client_cases(step: int) -> list[Case]:
     cases = []
     for path in PATHS:
         size = len(b"".join(STREAMS[path]))
-        for offset in (-1, *range(0, size, step), size):
+        for offset in sorted({-1, *range(0, size, step), *range(size - 3, size + 1)}):
             for way in ("RST", "FIN"):
                 cases += [Case(path, offset, way, goes_on) for goes_on in (False, True)]
         cases += [Case(path, offset, "half", goes_on) for offset in (-1, 0, size // 2) for goes_on in (False, True)]
         for offset in (-1, 0, *range(1, len(WHOLE[path]), max(1, step * 2))):
             for way in ("RST", "FIN"):
                 cases += [Case(path, offset, way, goes_on, streamed=False) for goes_on in (False, True)]
+    for offset in (-1, *range(0, len(b"".join(STREAMS[CHAT])), step * 4)):
+        cases += [Case(CHAT, offset, "RST", goes_on, stripped=True) for goes_on in (False, True)]
     return cases
 
 
@@ -269,6 +291,8 @@ def wrong(case: Case, record: dict[str, Any]) -> str:
         return "shortfall"
     if case.streamed and case.offset >= len(case.answer):
         return "" if (cost, record["ending"]) == (bill, "complete") else f"{cost} for a complete call"
+    if case.streamed and has_final_event(case, seen, ended=True):  # its blank line is still to come: it counts already
+        return "" if cost == bill else f"{cost} with the last event read"
     if case.goes_on and (case.path != ANTHROPIC or not case.streamed):
         return "" if cost == bill else f"{cost} instead of the provider's {bill}"
     least = rule(case, seen)
@@ -282,6 +306,7 @@ async def test_a_client_that_leaves_at_any_byte_is_charged_by_the_rule(report: R
     """Check 14."""
     cases = named(client_cases(times(16, 1)))
     async with product(more=DRAIN) as made:
+        await made.cli("credit", "grant", "me", "1000")
         made.upstream.script = provider(cases)
         await in_turn(leaves(made, case) for case in cases.values())
         found = await records(made, len(cases))
@@ -290,22 +315,69 @@ async def test_a_client_that_leaves_at_any_byte_is_charged_by_the_rule(report: R
         assert (await made.balance())["held_nanousd"] == 0
         assert len(made.upstream.received) == len(cases)
     free = sum(not record["cost_nanousd"] for record in found.values())
-    above = sum(record["cost_nanousd"] > BILL[cases[name].path] for name, record in found.items())
+    above = sum(record["cost_nanousd"] > most(cases[name]) for name, record in found.items())
     complaints = [f"{cases[name]}: {said}" for name, record in found.items() if (said := wrong(cases[name], record))]
-    report("14 client gone", len(cases), "0 free, 0 above bill or rule, 0 off the rule",
+    report("14 client gone", len(cases), "0 free, 0 above bill and rule, 0 off the rule",
            f"{free} free, {above} above, {len(complaints)} off")  # fmt: skip
-    late = [(case.closed_ms, case) for case in cases.values() if case.closed_ms is not None]
-    at_once = sorted(ms for ms, case in late if case.streamed and reading(case.path, case.answer[: case.offset])[0])
-    drained = sorted(
-        ms for ms, case in late if not (case.streamed and reading(case.path, case.answer[: case.offset])[0])
-    )
-    p99, last = at_once[len(at_once) * 99 // 100], drained[-1]
-    report("14 upstream closed", len(late), f"p99 <= 100 ms; <= {DRAIN_MS} ms more where usage may still come",
-           f"p99 {p99:.0f} ms; drained within {last:.0f} ms")  # fmt: skip
     assert not complaints, complaints[:10]
     assert (free, above) == (0, 0)
+
+
+async def test_a_client_that_leaves_before_its_request_is_whole_costs_nothing(
+    report: Report, dice: random.Random
+) -> None:
+    """Check 14, before anything was sent on: the request breaks off at random bytes of its head and its body."""
+    count = times(60, 600)
+    async with product() as made:
+        made.upstream.script = lambda c: c.reply(WHOLE[c.received.target])
+        cases = named([Case(dice.choice(PATHS), 0, dice.choice(("RST", "FIN", "half"))) for _ in range(count)])
+
+        async def leave(case: Case) -> None:
+            loop = asyncio.get_running_loop()
+            text = b"".join(request_of(case, made.key))
+            _, client = await loop.create_connection(Client, "127.0.0.1", made.port)
+            client.transport.write(text[: dice.randrange(1, len(text))])
+            await asyncio.sleep(dice.uniform(0, 0.05))
+            client.leave(case.way)
+            await asyncio.sleep(0.05)
+            client.transport.abort()
+
+        await in_turn(leave(case) for case in cases.values())
+        whole_one = await dialled(made.port, made.key, Case(ANTHROPIC, 0, "FIN", streamed=False, name="whole"))
+        await whole_one.ended()
+        found = await records(made, 1)
+        balance = await made.balance()
+        asked = len(made.upstream.received)
+    report("14 request not whole", count, "0 sent on, 0 records; the one that was whole: 1 and 1",
+           f"{asked - 1} sent on, {len(found) - 1} records; {asked} and {len(found)}")  # fmt: skip
+    assert list(found) == ["whole"]
+    assert asked == 1
+    assert balance == {**balance, "balance_nanousd": 10 * 10**9 - BILL[ANTHROPIC], "held_nanousd": 0}
+
+
+async def test_the_provider_is_let_go_at_once_when_the_client_leaves(report: Report) -> None:
+    """Check 14, the time: where the usage is known, and where the rest may still tell it. A machine that is busy with other
+    things gets three tries; a proxy that is late is so each time."""
+    count, tries = times(30, 300), 0
+    p99 = drained = 0
+    async with product(more=DRAIN) as made:
+        while tries < 3 and not (0 < p99 <= 100 and DRAIN_MS <= drained <= DRAIN_MS + 100):
+            known = [Case(ANTHROPIC, 700 + n, way) for n in range(count) for way in ("RST", "FIN")]
+            unknown = [Case(CHAT, 700 + n, "RST") for n in range(count)]
+            cases = named([*known, *unknown])
+            for case in cases.values():
+                case.name = f"{case.name}/{tries}"
+            made.upstream.script = provider({case.name: case for case in cases.values()})
+            await in_turn((leaves(made, case) for case in cases.values()), at_once=3)
+            tries += 1
+            await records(made, tries * len(cases))
+            took = [sorted(case.closed_ms for case in some if case.closed_ms is not None) for some in (known, unknown)]
+            assert [len(some) for some in took] == [len(known), len(unknown)]
+            p99, drained = (round(some[len(some) * 99 // 100]) for some in took)
+    report("14 upstream closed", len(cases), f"p99 <= 100 ms; <= {DRAIN_MS + 100} ms where usage may still come",
+           f"p99 {p99} ms; p99 {drained} ms; {tries}. try")  # fmt: skip
     assert p99 <= 100
-    assert last <= DRAIN_MS + 200
+    assert DRAIN_MS <= drained <= DRAIN_MS + 100
 
 
 async def test_without_the_drain_the_same_check_fails(report: Report) -> None:
@@ -379,13 +451,12 @@ def upstream_cases(step: int) -> list[Case]:
         cases += [Case(path, -1, way) for way in ("FIN", "RST")]
         whole_offsets = range(0, len(WHOLE[path]), max(1, step * 2))
         cases += [Case(path, offset, way, streamed=False) for offset in whole_offsets for way in ("FIN", "RST")]
+        if path == CHAT:
+            cases += [
+                Case(path, offset, way, stripped=True) for offset in offsets[:: 4 if step > 1 else 1] for way in ENDS
+            ]
+            cases += [Case(path, size - back, way, stripped=True) for back in range(24) for way in ENDS]
     return cases
-
-
-def has_final_event(case: Case, body: bytes) -> bool:
-    """Whether the last event's line of data stands in the body as a whole."""
-    line = next(one for event in reversed(STREAMS[case.path]) if FINAL[case.path] in (one := event.strip()))
-    return line.rpartition(b"\n")[2] in body.replace(b"\r", b"").split(b"\n")
 
 
 def looks_whole(case: Case, client: Client) -> bool:
@@ -403,13 +474,13 @@ def off(case: Case, client: Client, record: dict[str, Any]) -> str:
     final = has_final_event(case, client.body)
     if looks_whole(case, client) and not final:
         return "a clean end without the last event"
-    if final:
-        return (
-            "" if (cost, record["ending"]) == (bill, "complete") else f"{cost}, {record['ending']}, with the last event"
-        )
+    if final and record["ending"] == "complete":
+        return "" if cost == bill else f"{cost} for a complete call"
+    if final and (client.complete or has_final_event(case, client.body, ended=True)):
+        return f"{record['ending']} with the last event"
     if record["ending"] not in ("cut_by_upstream", "unreachable"):
         return f"it was booked as {record['ending']}"
-    if client.body and not case.answer.startswith(client.body) and client.head.startswith(b"HTTP/1.1 200 "):
+    if not case.stripped and not case.answer.startswith(client.body) and client.head.startswith(b"HTTP/1.1 200 "):
         return "other bytes"
     # A last event without its blank line may be read or not; what a reset overtook was not delivered.
     closed = seen + b"\n\n"
@@ -440,6 +511,7 @@ async def test_an_answer_that_breaks_off_at_any_byte_never_looks_whole(report: R
     cases = named(upstream_cases(times(16, 1)))
     clients: dict[str, Client] = {}
     async with product(more=DRAIN) as made:
+        await made.cli("credit", "grant", "me", "1000")
         made.upstream.script = breaking(cases)
         await in_turn(_takes(made.port, made.key, case, clients) for case in cases.values())
         found = await records(made, len(cases))
@@ -451,7 +523,7 @@ async def test_an_answer_that_breaks_off_at_any_byte_never_looks_whole(report: R
         for name, case in cases.items()
     )
     complaints = [f"{case}: {said}" for name, case in cases.items() if (said := off(case, clients[name], found[name]))]
-    above = sum(record["cost_nanousd"] > BILL[cases[name].path] for name, record in found.items())
+    above = sum(record["cost_nanousd"] > most(cases[name]) for name, record in found.items())
     report("15 upstream gone", len(cases), "0 clean ends without the last event, 0 above the bill, 0 off the rule",
            f"{wholes} clean, {above} above, {len(complaints)} off")  # fmt: skip
     assert not complaints, complaints[:10]
