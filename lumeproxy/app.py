@@ -60,6 +60,8 @@ from lumeproxy.store.lock import Locked
 
 # Waiting connections while the loop is busy; a burst of a thousand streams must not be refused.
 BACKLOG = 4096
+# asyncio takes so many in one turn of the loop; out of descriptors it tries as often, each time with a line in the log.
+ACCEPTS = 64
 ANY_TIME_MS = 2**62
 # How often it is looked whether running calls still may: a suspension is in force within a second.
 ENFORCE_S = 0.5
@@ -376,7 +378,8 @@ async def _open_doors(runner: Runner, sockets: list[socket.socket], tls: ssl.SSL
     await runner.setup()
     for sock in sockets:
         try:
-            await web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls).start()
+            await web.SockSite(runner, sock, backlog=ACCEPTS, ssl_context=tls).start()
+            sock.listen(BACKLOG)
         except OSError as error:
             raise ConfigError(bind_sentence(error, host, sock.getsockname()[1])) from None
 

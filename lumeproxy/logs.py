@@ -27,6 +27,9 @@ CALL_FIRST = ("account", "model", "status", "cost_nanousd")
 _SECRET = re.compile(r"(lume_[0-9A-Za-z]{8})_[0-9A-Za-z]+|\b(sk-)[0-9A-Za-z_-]{12,}")
 
 
+REMEMBERED_PLACES = 1000  # of library code that has logged something
+
+
 class Output:
     """Writes finished lines to a text stream; one write a line, so that lines of threads don't mix."""
 
@@ -109,21 +112,24 @@ def _json(_logger: WrappedLogger, _method: str, event: Any) -> str:
 
 
 class Bridge(logging.Handler):
-    """Carries standard library records over as logger name and exception type, without their text."""
+    """Carries standard library records over as logger name and exception type, without their text; of one place at most
+    one a second, since a loop that finds no descriptor left says so thousands of times."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         super().__init__(logging.WARNING)
         self._log = log
+        self._said: dict[tuple[str, str], int] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record's source; the message and the traceback stay behind, they may quote a request."""
+        place, second = f"{record.module}:{record.lineno}", int(record.created)
+        if self._said.get((record.name, place)) == second:
+            return
+        if len(self._said) >= REMEMBERED_PLACES:
+            self._said.clear()
+        self._said[record.name, place] = second
         kind = record.exc_info[0] if record.exc_info else None
-        self._log.warning(
-            "library",
-            logger=record.name,
-            error=kind.__name__ if kind else "",
-            place=f"{record.module}:{record.lineno}",
-        )
+        self._log.warning("library", logger=record.name, error=kind.__name__ if kind else "", place=place)
 
 
 def bridge_library_loggers(log: FilteringBoundLogger) -> Callable[[], None]:

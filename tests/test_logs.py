@@ -207,3 +207,20 @@ def test_the_time_is_read_for_each_line(stream, log, clock: FakeClock):
     log.info("b")
 
     assert [line["time_ms"] for line in lines(stream)] == [START_MS, START_MS + 5]
+
+
+def test_a_place_that_logs_without_end_is_heard_once_a_second():
+    heard: list[str] = []
+
+    class Log:
+        def warning(self, event: str, **facts: str) -> None:
+            heard.append(facts["place"])
+
+    bridge = logs.Bridge(Log())  # type: ignore[arg-type]
+    for created in (1.0, 1.1, 1.9, 2.0, 2.5):
+        for line in (7, 8):
+            record = logging.LogRecord("asyncio", logging.ERROR, "x.py", line, "no descriptors", None, None)
+            record.created = created
+            bridge.emit(record)
+
+    assert heard == ["x:7", "x:8"] * 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
 
 # Weights in hundredths of a token (dependencies: fitted on code, JSON and prose, 2026-11).
 _WORDS, _DIGITS, _MARKS, _LINES, _FOREIGN = 105, 142, 75, 130, 78
@@ -24,7 +25,9 @@ BYTES_PER_10_TOKENS = 38  # UTF-8 bytes of prose, code and JSON, median
 # page of some 50 KB. One token in 16 bytes of base64 covers both without a multiple of the truth.
 ATTACHMENT_BYTES_PER_TOKEN = 16
 ATTACHMENT_LEAST_TOKENS = 1_600
-_ATTACHMENT = re.compile(rb"[A-Za-z0-9+/=]{2048,}")
+ATTACHMENT_BYTES = 2_048  # of base64 without a break; a shorter run is somebody's hash or key
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/=]+")
 
 FACTOR_ONE = 1000
 FACTOR_LEAST, FACTOR_MOST = 250, 4000
@@ -53,11 +56,25 @@ def body_tokens(body: bytes, *, has_attachments: bool) -> int:
     size = len(body)
     attached = 0
     if has_attachments:
-        for run in _ATTACHMENT.finditer(body):
-            length = run.end() - run.start()
+        for length in _attachments(body):
             size -= length
             attached += max(ATTACHMENT_LEAST_TOKENS, length // ATTACHMENT_BYTES_PER_TOKEN)
     return max(1, size * 10 // BYTES_PER_10_TOKENS + attached)
+
+
+def _attachments(body: bytes) -> Iterator[int]:
+    """The lengths of all runs of base64 of at least ATTACHMENT_BYTES. From the end of a window of that size back to the
+    last byte that is no base64 tells where a run can begin next: most of a text is never looked at."""
+    at = 0
+    while at + ATTACHMENT_BYTES <= len(body):
+        begun = body[at : at + ATTACHMENT_BYTES].rstrip(_BASE64)
+        if begun:
+            at += len(begun)
+            continue
+        run = _BASE64_RUN.match(body, at)
+        assert run is not None
+        yield run.end() - at
+        at = run.end()
 
 
 def chars_tokens(chars: int) -> int:

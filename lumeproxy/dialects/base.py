@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from lumeproxy.core.spans import splice, top_level
+from lumeproxy.core.spans import members, splice
 from lumeproxy.core.types import Asked, Terms, Usage
 from lumeproxy.dialects.request import plain_json
 from lumeproxy.errors import LumeError
@@ -193,7 +193,11 @@ def with_model(body: bytes, upstream_model: str | None) -> bytes:
     if upstream_model is None:
         return body
     value = msgspec.json.encode(upstream_model)
-    return splice(body, [(s.value_start, s.value_end, value) for s in top_level(body) if s.key == "model"])
+    named = (span for span in members(body) if span.key == "model")
+    # Named once, as nearly always, it is found near the beginning, and the rest need not be looked through.
+    once = body.count(b'"model"') == 1 and b"\\u006" not in body
+    found = [next(named)] if once else list(named)
+    return splice(body, [(span.value_start, span.value_end, value) for span in found])
 
 
 def loose(data: bytes) -> Any:

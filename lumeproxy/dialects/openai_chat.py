@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from lumeproxy.core.sse import BLANK_LINE
 from lumeproxy.core.types import Asked, Terms
 from lumeproxy.dialects import base, echo, openai_usage
 from lumeproxy.dialects.base import Answer, Endpoint, Mark, Reading
-from lumeproxy.dialects.request import MODEL_CHARS, Facts, RequestReader, given, links
+from lumeproxy.dialects.request import MODEL_CHARS, MOST_PARTS, Facts, RequestReader, given, links
 from lumeproxy.errors import LumeError
 
 _INCLUDE = b'"include_usage":true'
@@ -267,7 +268,7 @@ class OpenAIChat:
             max_output_tokens=limit,
             terms=Terms(service_tier=openai_usage.tier(request.service_tier)),
             refers_elsewhere=not isinstance(request, _Outline) or _refers_elsewhere(request),
-            has_attachments=not outlined or any(_attached(part) for part in _parts(request)),
+            has_attachments=not outlined or _has_attachments(request),
             wants_usage_chunk=bool(request.stream_options is not None and request.stream_options.include_usage),
         )
 
@@ -321,6 +322,12 @@ def _parts(request: _Facts) -> Iterator[_Part]:
                 yield from said.content
 
 
+def _has_attachments(request: _Facts) -> bool:
+    """Of more parts than anybody sends it is assumed, which costs less than a look at each."""
+    parts = list(islice(_parts(request), MOST_PARTS))
+    return len(parts) == MOST_PARTS or any(_attached(part) for part in parts)
+
+
 def _attached(part: _Part) -> bool:
     return any(given(value) for value in (part.image_url, part.input_audio, part.file))
 
@@ -339,6 +346,10 @@ def _names_file(file: msgspec.Raw) -> bool:
 
 def _asking_for_usage(body: bytes) -> bytes:
     """The body with `stream_options.include_usage` set to true, in place where `stream_options` exists."""
+    if b"stream_options" not in body:
+        at = body.index(b"{") + 1
+        comma = b"" if body[at:].lstrip().startswith(b"}") else b","
+        return splice(body, [(at, at, b'"stream_options":{' + _INCLUDE + b"}" + comma)])
     members = [span for span in top_level(body) if span.key == "stream_options"]
     changes = []
     for span in members:

@@ -15,6 +15,7 @@ import msgspec
 from lumeproxy.core.spans import top_level
 from lumeproxy.errors import InvalidRequest
 
+MOST_PARTS = 10_000  # of a request's content that are looked at one by one
 MODEL_CHARS = 200  # of a model's name, asked or served
 
 

@@ -26,6 +26,8 @@ else:
 LEAST_BYTES_PER_S = 1024
 # Each coding is one more pass over up to the limit, in the event loop. Clients send one.
 MOST_CODINGS = 2
+# A body is decoded in steps of this size, so that a bomb is given up at the limit and not after it.
+DECODE_STEP_BYTES = 262_144
 
 
 class ClientGone(Exception):
@@ -108,24 +110,32 @@ def decoded(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
 
 def _inflated(body: bytes, window_bits: int, limit_bytes: int) -> bytes:
     inflater = zlib.decompressobj(window_bits)
-    out = inflater.decompress(body, limit_bytes + 1)
-    if len(out) > limit_bytes:
-        raise _too_large(limit_bytes)
+    out, rest = bytearray(), body
+    while not inflater.eof:
+        piece = inflater.decompress(rest, DECODE_STEP_BYTES)
+        if not piece and not inflater.unconsumed_tail:
+            break
+        out += piece
+        rest = inflater.unconsumed_tail
+        if len(out) > limit_bytes:
+            raise _too_large(limit_bytes)
     if not inflater.eof:
         raise EOFError
     _refuse_rest(inflater.unused_data)
-    return out
+    return bytes(out)
 
 
 def _unzstd(body: bytes, limit_bytes: int) -> bytes:
     decoder = zstd.ZstdDecompressor()
-    out = decoder.decompress(body, limit_bytes + 1)
+    out = bytearray(decoder.decompress(body, DECODE_STEP_BYTES))
+    while not decoder.eof and not decoder.needs_input and len(out) <= limit_bytes:
+        out += decoder.decompress(b"", DECODE_STEP_BYTES)
     if len(out) > limit_bytes:
         raise _too_large(limit_bytes)
     if not decoder.eof:
         raise EOFError
     _refuse_rest(decoder.unused_data)
-    return out
+    return bytes(out)
 
 
 def _refuse_rest(rest: bytes) -> None:

@@ -91,11 +91,12 @@ class HttpReply:
         transport = None if connection is None else connection.transport
         if transport is None or not tappable(content):
             return False
-        waiting = content.read_nowait()
-        if waiting and not take(waiting):
-            return True
-        if not tappable(content):
-            return False
+        # Again and again: a read lets a parser that was held back go on, and that may fill the reader up at once.
+        while waiting := content.read_nowait():
+            if not take(waiting):
+                return True
+            if not tappable(content):
+                return False
         tap = Tap(content, transport, take)
         await tap.ended()
         return tap.enough

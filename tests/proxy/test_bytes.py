@@ -287,3 +287,21 @@ async def test_an_unknown_coding_passes_as_it_is_and_is_estimated(
     counted = tokens_in(RESPONSES, asked), tokens_out(RESPONSES, 1024)
     assert (record["input_tokens"], record["output_tokens"]) == counted
     assert record["cost_nanousd"] == counted[0] * 1000 + counted[1] * 10_000
+
+
+@pytest.mark.parametrize("size", [5_000, 60_000])
+async def test_a_burst_of_one_byte_chunks_flows_on(lume: Proxy, upstream: ScriptedUpstream, size: int) -> None:
+    """aiohttp holds its parser back above so many chunks, and lets it go on within a read."""
+    events = streams.anthropic(["x" * size])
+    framed = b"".join(b"1\r\n%c\r\n" % byte for byte in b"".join(events))
+
+    async def script(connection: Connection) -> None:
+        await connection.stream_head()
+        await connection.send(framed)
+        await connection.end()
+
+    upstream.script = script
+    async with asyncio.timeout(10):
+        taken = await take(lume.post(ANTHROPIC, ask(ANTHROPIC)))
+
+    assert taken.body == b"".join(events)
