@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lumeproxy.dialects import DIALECTS
+from lumeproxy.dialects import DIALECTS, request
 from lumeproxy.errors import InvalidRequest
 
 
@@ -62,3 +62,28 @@ def test_one_request_is_not_mistaken_for_the_next(dialect):
         assert dialect.ask(b'{"model":"%s"}' % model.encode()).model == model
         with pytest.raises(InvalidRequest):
             dialect.ask(b'{"model":"x","model":"y"}')
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        (rb"\ud83d", rb"\ufffd"),
+        (rb"\uDE00 x", rb"\ufffd x"),
+        (rb"\ud83d\ude00", None),
+        (rb"\ud83d\ud83d\ude00", rb"\ufffd\ud83d\ude00"),
+        (rb"\ud83d\ude00\ude00", rb"\ud83d\ude00\ufffd"),
+        (rb"\\ud83d", None),
+        (rb"\\\ud83d", rb"\\\ufffd"),
+        (rb"\u0041\n", None),
+    ],
+)
+def test_half_a_surrogate_pair_is_mended_and_a_whole_one_left(text, mended):
+    assert request._mended(b'"' + text + b'"') == (None if mended is None else b'"' + mended + b'"')
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
+def test_a_mended_request_is_read_with_its_outline(dialect):
+    body = rb'{"model":"a","messages":[{"content":"\ud83d"}],"input":[{"content":"\ud83d"}]}'
+
+    assert not dialect.ask(body).refers_elsewhere
+    assert dialect.ask(body.replace(rb"\ud83d", rb"\ud83d" * 20_000)).model == "a"
