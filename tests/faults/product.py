@@ -158,10 +158,11 @@ async def product(**options: Any) -> AsyncIterator[Product]:
             yield made
         finally:
             if made.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    made.process.kill()
+                # The server first: a prefix that is killed before it, such as strace, would leave it running.
                 with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                     os.kill(made.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    made.process.kill()
                 await made.process.wait()
             await upstream.stop()
 
