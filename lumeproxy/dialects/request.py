@@ -110,7 +110,8 @@ class RequestReader(Generic[F]):
 def _check_name(model: ModelName | None) -> None:
     if not model:
         raise InvalidRequest("The request names no model; set the field 'model'.")
-    if len(model) > MODEL_CHARS or not model.isprintable():
+    # U+FFFD is what a half of a surrogate pair was mended to; a name that holds one is not what the upstream will read.
+    if len(model) > MODEL_CHARS or not model.isprintable() or "\ufffd" in model:
         raise InvalidRequest("The field 'model' is not a model's name.")
 
 

@@ -22,12 +22,13 @@ from lumeproxy.errors import InvalidRequest
         b'{"model": "' + b"x" * 300 + b'"}',
         b'{"model": "a", "stream": "yes"}',
         b'{"model": "a\\u0000"}',
+        b'{"model": "a\\ud800"}',
         b'{"model":"a","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
         b'{"model":"a", "model":"b"}',
         b'{"model":"a", "mod\\u0065l":"b"}',
         b'{"model":"a", "x": NaN}',
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_a_request_that_cannot_be_understood_is_refused_without_quoting_it(dialect, body):
     with pytest.raises(InvalidRequest) as caught:
