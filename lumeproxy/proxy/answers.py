@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import web
 
+from lumeproxy.core.headers import for_client
 from lumeproxy.dialects import DIALECTS
 from lumeproxy.dialects.base import Answer, Dialect
 from lumeproxy.errors import LumeError
+from lumeproxy.proxy.incoming import printable
+from lumeproxy.upstreams.base import Reply
 
 CALL_ID_HEADER = "x-lume-call-id"
+REQUEST_IDS = ("request-id", "x-request-id")  # Anthropic's and OpenAI's name for it; every answer carries both
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # which stands for a byte that could not be decoded
+
+
+def request_id(reply: Reply) -> str:
+    """The provider's own id of the request, "" when it names none."""
+    return next((printable(value) for name, value in reply.headers if name.lower() in REQUEST_IDS), "")
+
+
+def headers_for_client(reply: Reply, call_id: str) -> list[tuple[str, str]]:
+    """The upstream's headers that pass, both request ids, ours. One whose bytes are not UTF-8 can't be written again as
+    it came, and is left out."""
+    headers = [(name, value) for name, value in for_client(reply.headers) if not _SURROGATE.search(value)]
+    names = {name.lower() for name, _ in headers}
+    headers += [(name, request_id(reply) or call_id) for name in REQUEST_IDS if name not in names]
+    headers.append((CALL_ID_HEADER, call_id))
+    return headers
 
 
 def render(answer: Answer, **more: str) -> web.Response:

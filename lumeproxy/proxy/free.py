@@ -14,13 +14,12 @@ from aiohttp import web
 
 from lumeproxy.clock import Clock
 from lumeproxy.core import estimate
-from lumeproxy.core.headers import for_client
 from lumeproxy.core.patterns import is_pattern, matches
 from lumeproxy.core.routing import RoutingTable
 from lumeproxy.dialects.base import Dialect, Endpoint
 from lumeproxy.errors import CredentialRejected, NotFound, Unreachable, UpstreamError
 from lumeproxy.proxy.admission import Admission
-from lumeproxy.proxy.answers import CALL_ID_HEADER, render
+from lumeproxy.proxy.answers import headers_for_client, render
 from lumeproxy.proxy.auth import allows
 from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.incoming import Incoming
@@ -29,8 +28,6 @@ from lumeproxy.upstreams.base import CutShort, NotReached, Reply
 
 # Statuses by which an upstream says that it has no such endpoint; then our own estimate answers.
 NOT_OFFERED = frozenset({404, 405, 501})
-# Anthropic's and OpenAI's name for it; every answer carries both.
-REQUEST_IDS = ("request-id", "x-request-id")
 COUNT_REPLY_BYTES = 1 << 20
 # Nobody watches over a count as over a billed call; providers answer within a second.
 COUNT_S = 30.0
@@ -98,10 +95,7 @@ class Counts:
                     raise Unreachable("The model provider's answer makes no sense.")
         except CutShort:
             raise Unreachable("The model provider's answer broke off.", retry_after_s=1) from None
-        headers = [*for_client(reply.headers), (CALL_ID_HEADER, incoming.call_id)]
-        ids = {name.lower(): value for name, value in headers if name.lower() in REQUEST_IDS}
-        known = next(iter(ids.values()), incoming.call_id)
-        headers += [(name, known) for name in REQUEST_IDS if name not in ids]
+        headers = headers_for_client(reply, incoming.call_id)
         return web.Response(status=reply.status, headers=headers, body=b"".join(pieces))
 
 

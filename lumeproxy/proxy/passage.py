@@ -14,11 +14,12 @@ from lumeproxy.core.types import Ending
 from lumeproxy.dialects.base import error_facts
 from lumeproxy.errors import AccountSuspended, CredentialRejected, LumeError, Unauthorized, Unreachable, UpstreamError
 from lumeproxy.proxy import answers
+from lumeproxy.proxy.answers import headers_for_client, request_id
 from lumeproxy.proxy.call import Call
-from lumeproxy.proxy.incoming import Incoming, printable
+from lumeproxy.proxy.incoming import Incoming
 from lumeproxy.proxy.live import Cause, LiveCall, Stage
 from lumeproxy.proxy.meter import JsonMeter, StreamMeter
-from lumeproxy.proxy.relay import ClientLeft, Relay, headers_for_client
+from lumeproxy.proxy.relay import ClientLeft, Relay
 from lumeproxy.upstreams.base import CutShort, NotReached, Reply
 
 # An upstream's error body is small; what is longer is not an error message for a client.
@@ -109,7 +110,9 @@ class Passage:
         else:
             quotable = reply.status == 429 or reply.status >= 500
             await self._settle(Ending.REFUSED, code or f"http_{reply.status}", text if quotable else "")
-            return web.Response(status=reply.status, headers=headers_for_client(self._call, reply), body=body)
+            return web.Response(
+                status=reply.status, headers=headers_for_client(reply, self._incoming.call_id), body=body
+            )
         return await self.failed(error, Ending.REFUSED, code or f"http_{reply.status}")
 
     # --- endings -------------------------------------------------------------------------------------------------------
@@ -235,11 +238,3 @@ async def read_all(reply: Reply) -> bytes:
     except CutShort:
         pass
     return b"".join(pieces)[:ERROR_BODY_BYTES]
-
-
-def request_id(reply: Reply) -> str:
-    """The provider's own id of the request, "" when it names none."""
-    for name, value in reply.headers:
-        if name.lower() in ("request-id", "x-request-id"):
-            return printable(value)
-    return ""

@@ -7,7 +7,6 @@ says how it broke. Must not know wire formats or prices.
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -15,13 +14,12 @@ from collections.abc import Iterator
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from lumeproxy.core.headers import for_client
 from lumeproxy.core.money import format_usd
 from lumeproxy.core.sse import BLANK_LINE
 from lumeproxy.core.types import Ending
 from lumeproxy.dialects.base import Mark, Stripper
 from lumeproxy.errors import LumeError, OutOfCredit
-from lumeproxy.proxy.answers import CALL_ID_HEADER
+from lumeproxy.proxy.answers import headers_for_client
 from lumeproxy.proxy.call import Call
 from lumeproxy.proxy.live import LiveCall, Stage
 from lumeproxy.proxy.meter import JsonMeter, StreamMeter
@@ -34,27 +32,12 @@ FAREWELL_MS = 500
 WRITE_BYTES = 32_768
 # How long a client may take to read what was written before its connection was cut; one that never reads costs memory.
 LINGER_MS = 60_000
-_SURROGATE = re.compile(r"[\ud800-\udfff]")  # which stands for a byte that could not be decoded
-
-
 # Bytes on their way: metered ones with the number of them that may go before a settlement, or None and the bytes as read.
 _Step = tuple[int | None, bytes]
 
 
 class ClientLeft(Exception):
     """A write found the client's connection closed."""
-
-
-def headers_for_client(call: Call, reply: Reply) -> list[tuple[str, str]]:
-    """The upstream's headers that pass, both request ids, ours. One whose bytes are not UTF-8 can't be written again as
-    it came, and is left out."""
-    headers = [(name, value) for name, value in for_client(reply.headers) if not _SURROGATE.search(value)]
-    names = {name.lower() for name, _ in headers}
-    for name in ("request-id", "x-request-id"):
-        if name not in names:
-            headers.append((name, call.upstream_request_id or call.draft.call_id))
-    headers.append((CALL_ID_HEADER, call.draft.call_id))
-    return headers
 
 
 def dollars(nanousd: int) -> str:
@@ -105,7 +88,7 @@ class Relay:
         if self.response is not None:
             await self._write(body)
         else:
-            headers = headers_for_client(call, self._reply)
+            headers = headers_for_client(self._reply, call.draft.call_id)
             headers.append(("x-lume-charge", dollars(settled.cost_nanousd)))
             headers.append(("x-lume-balance", dollars(settled.available_nanousd)))
             await self._prepare(web.Response(status=self._reply.status, headers=headers, body=body))
@@ -316,7 +299,7 @@ class Relay:
         """Send the reply's head, once."""
         if self.response is not None:
             return
-        headers = headers_for_client(self._call, self._reply)
+        headers = headers_for_client(self._reply, self._call.draft.call_id)
         headers.append(("x-lume-balance", dollars(self._call.available_nanousd)))
         if self._reply.content_type == "text/event-stream":
             headers.append(("x-accel-buffering", "no"))  # nginx would collect the events otherwise

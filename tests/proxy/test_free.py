@@ -51,6 +51,18 @@ async def test_a_count_is_the_upstreams_own_and_free(lume: Proxy, upstream: Scri
     assert await nothing_was_booked(lume)
 
 
+async def test_a_header_that_cannot_be_written_again_does_not_lose_a_count(lume: Proxy, upstream: ScriptedUpstream):
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-odd: \xff\r\nx-even: 1\r\ncontent-length: %d\r\n\r\n"
+    )
+    upstream.script = lambda c: c.send(head % len(COUNTED) + COUNTED)
+
+    async with lume.post(COUNT, ASK) as response:
+        assert (response.status, await response.read()) == (200, COUNTED)
+        assert response.headers["x-even"] == "1"
+        assert "x-odd" not in response.headers
+
+
 async def test_an_upstream_without_counts_is_replaced_by_our_estimate(lume: Proxy, upstream: ScriptedUpstream):
     for status in (404, 405, 501):
         upstream.script = partial(Connection.reply, body=b"not here", status=status)

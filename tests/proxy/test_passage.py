@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lumeproxy.proxy import passage
+from lumeproxy.proxy import answers, passage
 from lumeproxy.proxy.live import Cause, Stage
 from lumeproxy.upstreams.base import CutShort
 from tests.conftest import ROUTES
@@ -381,4 +381,4 @@ def test_the_upstreams_request_id_is_kept_as_far_as_it_is_text(headers: list[tup
     reply: Any = Broken()
     reply.headers = headers
 
-    assert passage.request_id(reply) == found
+    assert answers.request_id(reply) == found
