@@ -55,7 +55,7 @@ from lumeproxy.proxy.site import Site
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
 from lumeproxy.store import accounts, keys, ledger
-from lumeproxy.store.database import Database
+from lumeproxy.store.database import Database, unattended
 from lumeproxy.store.lock import Locked
 
 # Waiting connections while the loop is busy; a burst of a thousand streams must not be refused.
@@ -223,12 +223,7 @@ async def _recover(database: Database, clock: Clock, log: FilteringBoundLogger) 
 
 def _keep(database: Database, rows: list[tuple[str, ledger.CheckPoint]]) -> None:
     """Hand checkpoints to the writer; nobody waits for them, and a failed one is followed by the next."""
-    database.submit_urgent(ledger.checkpoint, rows).add_done_callback(_seen)
-
-
-def _seen(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
+    database.submit_urgent(ledger.checkpoint, rows).add_done_callback(unattended)
 
 
 def _changed(auth: Auth, changed: asyncio.Event) -> None:

@@ -267,7 +267,7 @@ class AnthropicMessages:
 
     def ask(self, body: bytes) -> Asked:
         """Facts of a request; everything else is the upstream's to judge."""
-        request, outlined = self._requests.read(body)
+        request = self._requests.read(body)
         sources = _sources(request) if isinstance(request, _Outline) else []
         return Asked(
             model=str(request.model),
@@ -279,7 +279,7 @@ class AnthropicMessages:
                 inference_geo=request.inference_geo or "",
             ),
             refers_elsewhere=not isinstance(request, _Outline) or _refers_elsewhere(request, sources),
-            has_attachments=not outlined or bool(sources),
+            has_attachments=not isinstance(request, _Outline) or bool(sources),
         )
 
     def to_upstream(self, body: bytes, asked: Asked, upstream_model: str | None) -> bytes:

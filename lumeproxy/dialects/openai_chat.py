@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -19,7 +18,7 @@ from lumeproxy.core.sse import BLANK_LINE
 from lumeproxy.core.types import Asked, Terms
 from lumeproxy.dialects import base, echo, openai_usage
 from lumeproxy.dialects.base import Answer, Endpoint, Mark, Reading
-from lumeproxy.dialects.request import MODEL_CHARS, MOST_PARTS, Facts, RequestReader, given, links
+from lumeproxy.dialects.request import MODEL_CHARS, Facts, RequestReader, any_attached, given, links
 from lumeproxy.errors import LumeError
 
 _INCLUDE = b'"include_usage":true'
@@ -258,7 +257,7 @@ class OpenAIChat:
 
     def ask(self, body: bytes) -> Asked:
         """Facts of a request."""
-        request, outlined = self._requests.read(body)
+        request = self._requests.read(body)
         limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
         if limit is not None and request.n is not None and request.n > 1:
             limit *= request.n
@@ -268,7 +267,7 @@ class OpenAIChat:
             max_output_tokens=limit,
             terms=Terms(service_tier=openai_usage.tier(request.service_tier)),
             refers_elsewhere=not isinstance(request, _Outline) or _refers_elsewhere(request),
-            has_attachments=not outlined or _has_attachments(request),
+            has_attachments=not isinstance(request, _Outline) or any_attached(_parts(request), _attached),
             wants_usage_chunk=bool(request.stream_options is not None and request.stream_options.include_usage),
         )
 
@@ -320,12 +319,6 @@ def _parts(request: _Facts) -> Iterator[_Part]:
         for said in request.messages or ():
             if said.content is not None and not isinstance(said.content, str):
                 yield from said.content
-
-
-def _has_attachments(request: _Facts) -> bool:
-    """Of more parts than anybody sends it is assumed, which costs less than a look at each."""
-    parts = list(islice(_parts(request), MOST_PARTS))
-    return len(parts) == MOST_PARTS or any(_attached(part) for part in parts)
 
 
 def _attached(part: _Part) -> bool:

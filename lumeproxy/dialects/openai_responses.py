@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ import msgspec
 from lumeproxy.core.types import Asked, Terms
 from lumeproxy.dialects import base, echo, openai_usage
 from lumeproxy.dialects.base import Answer, Endpoint, Mark, Reading
-from lumeproxy.dialects.request import MODEL_CHARS, MOST_PARTS, Facts, RequestReader, given, links
+from lumeproxy.dialects.request import MODEL_CHARS, Facts, RequestReader, any_attached, given, links
 from lumeproxy.errors import InvalidRequest, LumeError
 
 # Tools that the client itself carries out; every other kind is the provider's, which may read whole pages.
@@ -189,7 +188,7 @@ class OpenAIResponses:
 
     def ask(self, body: bytes) -> Asked:
         """Facts of a request. A background response is refused: its usage comes with a later, unbilled call."""
-        request, outlined = self._requests.read(body)
+        request = self._requests.read(body)
         if request.background:
             raise InvalidRequest("Background responses can't be metered here; send the request without 'background'.")
         return Asked(
@@ -198,7 +197,7 @@ class OpenAIResponses:
             max_output_tokens=request.max_output_tokens,
             terms=Terms(service_tier=openai_usage.tier(request.service_tier)),
             refers_elsewhere=not isinstance(request, _Outline) or _refers_elsewhere(request),
-            has_attachments=not outlined or _has_attachments(request),
+            has_attachments=not isinstance(request, _Outline) or any_attached(_parts(request), _attached),
         )
 
     def to_upstream(self, body: bytes, asked: Asked, upstream_model: str | None) -> bytes:
@@ -268,12 +267,6 @@ def _parts(request: _Facts) -> Iterator[_Part]:
                     yield content
                 elif content is not None and not isinstance(content, str):
                     yield from content
-
-
-def _has_attachments(request: _Facts) -> bool:
-    """Of more parts than anybody sends it is assumed, which costs less than a look at each."""
-    parts = list(islice(_parts(request), MOST_PARTS))
-    return len(parts) == MOST_PARTS or any(_attached(part) for part in parts)
 
 
 def _attached(part: _Part) -> bool:

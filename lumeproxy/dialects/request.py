@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -39,6 +41,7 @@ class Facts(msgspec.Struct, gc=False):
 
 
 F = TypeVar("F", bound=Facts)
+P = TypeVar("P")
 
 
 class RequestReader(Generic[F]):
@@ -54,14 +57,14 @@ class RequestReader(Generic[F]):
         self._bare = msgspec.json.Decoder(bare, dec_hook=self._model)
         self._named: list[str] = []
 
-    def read(self, body: bytes) -> tuple[F, bool]:
-        """The facts, and whether the outline is among them (else they are of the bare type).
+    def read(self, body: bytes) -> F:
+        """The facts: of the outline's type where that could be read, else of the bare one.
 
         Raises InvalidRequest, naming the field but quoting nothing: for what is no JSON, has a fact of the wrong type, no
         model, or two different ones: we would price one, the upstream serve the other.
         """
         try:
-            facts, outlined = self._decoded(body)
+            facts = self._decoded(body)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"The request has a field of the wrong type: {error}.") from None
         except ValueError:
@@ -72,9 +75,9 @@ class RequestReader(Generic[F]):
         if len(named) > 1 and any(name != named[0] for name in named):
             raise InvalidRequest("The request names two different models.")
         _check_name(facts.model)
-        return facts, outlined
+        return facts
 
-    def _decoded(self, body: bytes) -> tuple[F, bool]:
+    def _decoded(self, body: bytes) -> F:
         found = self._strictly(body)
         if found is None:
             # Half of a surrogate pair, which tools do cut emoji into, is no reason to refuse what a provider may take.
@@ -85,16 +88,16 @@ class RequestReader(Generic[F]):
         facts = msgspec.convert(plain_json(body), self._bare_type, dec_hook=self._model)
         values = [body[span.value_start : span.value_end] for span in top_level(body) if span.key == "model"]
         self._named[:] = [str(plain_json(value)) for value in values]
-        return facts, False
+        return facts
 
-    def _strictly(self, body: bytes) -> tuple[F, bool] | None:
+    def _strictly(self, body: bytes) -> F | None:
         """The facts by the strict decoder, None for what it can't read."""
-        for decoder, outlined in ((self._outline, True), (self._bare, False)):
+        for decoder in (self._outline, self._bare):
             self._named.clear()
             try:
-                return decoder.decode(body), outlined
+                return decoder.decode(body)
             except msgspec.ValidationError:
-                if not outlined:
+                if decoder is self._bare:
                     raise
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return None
@@ -145,6 +148,13 @@ def plain_json(data: bytes) -> Any:
 
 def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
+
+
+def any_attached(parts: Iterator[P], is_attached: Callable[[P], bool]) -> bool:
+    """Whether a part is an attachment. Of more parts than anybody sends it is assumed, which costs less than a look at
+    each."""
+    some = list(islice(parts, MOST_PARTS))
+    return len(some) == MOST_PARTS or any(map(is_attached, some))
 
 
 def given(value: msgspec.Raw) -> bytes:

@@ -21,7 +21,7 @@ from lumeproxy.dialects.base import Dialect, Reader
 from lumeproxy.errors import StoreUnavailable
 from lumeproxy.proxy.admission import Admission, Plan
 from lumeproxy.store import ledger, prices
-from lumeproxy.store.database import Database, Tx
+from lumeproxy.store.database import Database, Tx, unattended
 from lumeproxy.store.keys import StoredKey
 from lumeproxy.store.ledger import CheckPoint, HoldTaken, Settled
 
@@ -119,7 +119,7 @@ class Call:
             return
         record = self._record(Ending.INTERRUPTED, NOTHING, self.plan.price, "stopping", "")
         try:
-            self.books.submit(record, self.plan.price).add_done_callback(_retrieve)
+            self.books.submit(record, self.plan.price).add_done_callback(unattended)
         except StoreUnavailable:
             return  # the next start releases it
 
@@ -331,9 +331,3 @@ async def _landed(future: asyncio.Future[T]) -> None:
     waiter = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
     await waiter
-
-
-def _retrieve(future: asyncio.Future[Settled]) -> None:
-    """Take note of a failure that nobody waits for, so that asyncio does not complain of it."""
-    if not future.cancelled():
-        future.exception()

@@ -329,6 +329,12 @@ def translated(error: sqlite3.Error) -> Exception:
     return error
 
 
+def unattended(future: asyncio.Future[Any]) -> None:
+    """A callback for a write that nobody waits for: takes note of its failure, so that asyncio does not complain of it."""
+    if not future.cancelled():
+        future.exception()
+
+
 # --- opening -----------------------------------------------------------------------------------------------------------
 
 
