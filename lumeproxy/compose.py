@@ -14,10 +14,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import aiohttp
+from structlog.typing import FilteringBoundLogger
 
 from lumeproxy import upstreams as kinds
 from lumeproxy.clock import Clock
 from lumeproxy.core.catalogue import Catalogue
+from lumeproxy.core.limits import Limits
 from lumeproxy.core.money import multiplier_ppm
 from lumeproxy.core.patterns import is_pattern, matches
 from lumeproxy.core.pricing import OperatorPrice, PriceBook
@@ -151,6 +153,25 @@ def make_names(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Names:
     return Names(settings.prices, listed)
 
 
+def unpriced(settings: Settings, admission: Admission, names: Names, now_ms: int) -> list[str]:
+    """The operator's routes of which no model has a price, so that every call is refused."""
+    found = []
+    for route in settings.routes:
+        known = [route.model.replace("*", "x"), *(names.models(route.model) if is_pattern(route.model) else ())]
+        own = (price for price in settings.prices if matches(route.model, price.replace("*", "x")))
+        if not any(admission.is_priced(name, now_ms) for name in known) and next(own, None) is None:
+            found.append(route.model)
+    return found
+
+
+def warn_unpriced(
+    log: FilteringBoundLogger, settings: Settings, admission: Admission, names: Names, now_ms: int
+) -> None:
+    """One line for each of the operator's routes that has no price."""
+    for model in unpriced(settings, admission, names, now_ms):
+        log.warning("no_price", route=model, note=f'calls of it are refused: add [prices."{model}"] with input, output')
+
+
 # --- connections -------------------------------------------------------------------------------------------------------
 
 
@@ -277,7 +298,12 @@ def make_hosts(settings: Settings) -> frozenset[str] | None:
 def make_pace(settings: Settings, clock: Clock) -> Pace:
     """How fast and how many at once."""
     limits = settings.limits
-    return Pace(clock, calls_per_minute=limits.calls_per_minute, concurrent_calls=limits.concurrent_calls)
+    return Pace(
+        clock,
+        key=Limits(limits.key_calls_per_minute, limits.key_concurrent_calls),
+        account=Limits(limits.account_calls_per_minute, limits.account_concurrent_calls),
+        address=Limits(limits.address_calls_per_minute, limits.address_concurrent_calls),
+    )
 
 
 def make_patience(settings: Settings) -> Patience:

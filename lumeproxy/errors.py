@@ -9,6 +9,7 @@ a message may be logged and is shown to the caller.
     │   │   └── ForeignCredential   a provider's own key or login token reached us
     │   ├── AccountSuspended   403
     │   ├── OutOfCredit        402 (OpenAI dialects: 429, which Codex shows best)
+    │   │   └── BudgetSpent         what the key may spend in a period, not what its account has
     │   ├── ModelNotFound      404  no route, not allowed for the key, or without a price
     │   ├── NotFound           404  no such path
     │   ├── RateLimited        429  our own rate or concurrency limit; carries the true wait
@@ -79,6 +80,12 @@ class OutOfCredit(CallerError):
 
     status = 402
     code = "out_of_credit"
+
+
+class BudgetSpent(OutOfCredit):
+    """The key's budget of a day, a week, a month or in total does not cover the hold; the text says which."""
+
+    code = "budget_spent"
 
 
 class ModelNotFound(CallerError):

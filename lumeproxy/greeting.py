@@ -10,9 +10,9 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from lumeproxy import __version__
-from lumeproxy.compose import Names, serves_claude
+from lumeproxy.compose import Names, serves_claude, warn_unpriced
 from lumeproxy.core.money import NANOUSD_PER_USD, format_usd
-from lumeproxy.core.patterns import is_pattern, matches
+from lumeproxy.core.patterns import is_pattern
 from lumeproxy.dashboard.operations import Operations
 from lumeproxy.errors import LumeError
 from lumeproxy.folder import closing_command, is_open_with_key
@@ -142,12 +142,7 @@ async def first_account(settings: Settings, database: Database, operations: Oper
     """On an empty database, the first account with credit and a key; the key's text, else None."""
     if await database.read(accounts.count):
         return None
-    await operations.run("account.create", {"name": FIRST_ACCOUNT, "credit_nanousd": _first_credit(settings)})
-    made = await operations.run(
-        "key.create", {"account": FIRST_ACCOUNT, "name": "first", "expires_ms": None, "models": []}
-    )
-    key: str = made["key"]
-    return key
+    return await operations.first(FIRST_ACCOUNT, _first_credit(settings))
 
 
 def make_offer(admission: Admission, names: Names, upstreams: Mapping[str, Upstream], now_ms: int) -> Offer:
@@ -168,17 +163,6 @@ def make_offer(admission: Admission, names: Names, upstreams: Mapping[str, Upstr
     return Offer(tuple(told), serves_claude(upstreams))
 
 
-def unpriced(settings: Settings, admission: Admission, names: Names, now_ms: int) -> list[str]:
-    """The operator's routes of which no model has a price, so that every call is refused."""
-    found = []
-    for route in settings.routes:
-        known = [route.model.replace("*", "x"), *(names.models(route.model) if is_pattern(route.model) else ())]
-        own = (price for price in settings.prices if matches(route.model, price.replace("*", "x")))
-        if not any(admission.is_priced(name, now_ms) for name in known) and next(own, None) is None:
-            found.append(route.model)
-    return found
-
-
 def warn(
     log: FilteringBoundLogger, settings: Settings, admission: Admission, names: Names, config: Path | None, now_ms: int
 ) -> None:
@@ -189,8 +173,7 @@ def warn(
     mend = closing_command(data, data / FILE_NAME)
     if mend is not None:
         log.warning("open_data", folder=str(data), note=f"others can get at the database: {mend}")
-    for model in unpriced(settings, admission, names, now_ms):
-        log.warning("no_price", route=model, note=f'calls of it are refused: add [prices."{model}"] with input, output')
+    warn_unpriced(log, settings, admission, names, now_ms)
 
 
 def _count(number: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 from structlog.typing import FilteringBoundLogger
 
-from lumeproxy.compose import make_admission, make_names, make_upstreams
+from lumeproxy.compose import make_admission, make_names, make_upstreams, warn_unpriced
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.call import Books
 from lumeproxy.proxy.free import Models
@@ -56,4 +56,5 @@ class Reload:
         need = [name for name in STARTING_SECTIONS if getattr(new, name) != getattr(old, name)]
         note = {"note": f"changes in {', '.join(need)} need a restart"} if need else {}
         self.log.info("reloaded", upstreams=sorted(upstreams), routes=len(admission.routing.routes), **note)
+        warn_unpriced(self.log, new, admission, names, self.books.clock.now_ms())
         return new

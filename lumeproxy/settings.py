@@ -137,8 +137,12 @@ class Limits(_Section):
     client_stall_ms: PositiveInt = 60_000
     call_ms: PositiveInt = 7_200_000
     failed_keys_per_minute: NotNegativeInt = 10
-    calls_per_minute: NotNegativeInt = 0
-    concurrent_calls: NotNegativeInt = 2_000
+    key_calls_per_minute: NotNegativeInt = 0
+    key_concurrent_calls: NotNegativeInt = 0
+    account_calls_per_minute: NotNegativeInt = 0
+    account_concurrent_calls: NotNegativeInt = 2_000
+    address_calls_per_minute: NotNegativeInt = 0
+    address_concurrent_calls: NotNegativeInt = 0
     event_bytes: PositiveInt = 131_072
     json_reply_bytes: PositiveInt = 32 * 1024 * 1024
     json_buffer_bytes: PositiveInt = 262_144

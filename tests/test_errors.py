@@ -21,6 +21,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
         (errors.Unauthorized, 401, "invalid_key", True),
         (errors.ForeignCredential, 401, "foreign_credential", True),
         (errors.OutOfCredit, 402, "out_of_credit", True),
+        (errors.BudgetSpent, 402, "budget_spent", True),
         (errors.AccountSuspended, 403, "account_suspended", True),
         (errors.ModelNotFound, 404, "model_not_found", True),
         (errors.NotFound, 404, "not_found", True),

@@ -14,7 +14,7 @@ import pytest
 
 from lumeproxy import __version__, logs
 from lumeproxy.clock import Clock
-from lumeproxy.compose import Names, make_admission, make_names, make_upstreams
+from lumeproxy.compose import Names, make_admission, make_names, make_upstreams, unpriced
 from lumeproxy.dashboard.operations import Operations
 from lumeproxy.errors import LumeError
 from lumeproxy.greeting import (
@@ -26,7 +26,6 @@ from lumeproxy.greeting import (
     make_offer,
     make_start,
     tell_stop,
-    unpriced,
     warn,
 )
 from lumeproxy.proxy.admission import Admission

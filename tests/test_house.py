@@ -38,7 +38,7 @@ ALLOWED = {
     "pydantic_settings": {"settings"},
     "genai_prices": {"core"},
     "click": {"cli"},
-    "structlog": {"logs", "app", "greeting", "reload", "proxy", "dashboard"},
+    "structlog": {"logs", "app", "compose", "greeting", "reload", "proxy", "dashboard"},
 }
 IMPURE = {"asyncio", "socket", "time", "os", "random", "secrets", "logging", "subprocess", "threading", "aiohttp"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}

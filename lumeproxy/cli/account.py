@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from lumeproxy.cli.key import state
+from lumeproxy.cli.key import key_limits, state
+from lumeproxy.cli.limits import arguments, rate_options, told
 from lumeproxy.cli.output import Amount, NewName, Text, amounts, dollars, emit_json, table, when
 from lumeproxy.cli.reach import Reach, data_options
 from lumeproxy.clock import Clock
@@ -17,7 +18,7 @@ from lumeproxy.clock import Clock
 
 @click.group()
 def account() -> None:
-    """Accounts: create, list, show, suspend, resume, close."""
+    """Accounts: create, list, show, limit, suspend, resume, close."""
 
 
 @account.command()
@@ -74,6 +75,27 @@ def show(name: str, data: Path | None, config: Path | None, as_json: bool) -> No
     now_ms = Clock().now_ms()
     rows = [(k["id"], k["name"] or "-", when(k["expires_ms"]), state(k, now_ms)) for k in found["keys"]]
     click.echo("\n" + table(("key", "name", "expires", "state"), rows, flexible=("name",)))
+    if limited := key_limits(found["keys"]):
+        click.echo("\n" + limited)
+
+
+@account.command()
+@click.argument("name")
+@rate_options
+@data_options
+def limit(
+    name: str,
+    calls_per_minute: tuple[int | None] | None,
+    concurrent_calls: tuple[int | None] | None,
+    data: Path | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Set how fast and how often at once an account may call with all its keys; what is not named stays."""
+    limits = arguments(calls_per_minute, concurrent_calls)
+    if not limits:
+        raise click.UsageError("Name a limit: --calls-per-minute or --concurrent-calls.")
+    _change("account.limit", Reach(data, config, as_json), name=name, **limits)
 
 
 @account.command()
@@ -131,3 +153,5 @@ def _print(found: dict[str, Any]) -> None:
     held = f", {dollars(found['held_nanousd'])} of it held by running calls" if found["held_nanousd"] else ""
     stays = ", which stays with it" if found["status"] == "closed" and found["balance_nanousd"] else ""
     click.echo(f"Balance {dollars(found['balance_nanousd'])}{stays}{held}.")
+    if limits := told(found):
+        click.echo(f"It may use {limits}.")

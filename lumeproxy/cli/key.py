@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from lumeproxy.cli.limits import arguments, budget_option, rate_options, told
 from lumeproxy.cli.output import Duration, KeyId, Text, emit_json, say_secret, table, when
 from lumeproxy.cli.reach import Reach, data_options
 from lumeproxy.clock import Clock
@@ -19,7 +20,7 @@ DEFAULT_URL = "http://127.0.0.1:8787"
 
 @click.group()
 def key() -> None:
-    """API keys: create, list, revoke, rotate."""
+    """API keys: create, list, limit, revoke, rotate."""
 
 
 @key.command()
@@ -31,12 +32,17 @@ def key() -> None:
 @click.option(
     "--model", "models", multiple=True, type=Text(), metavar="PATTERN", help="What it may use; repeatable [all models]."
 )
+@budget_option
+@rate_options
 @data_options
 def create(
     account: str,
     name: str,
     expires: int | None,
     models: tuple[str, ...],
+    budgets: tuple[tuple[str, int | None], ...],
+    calls_per_minute: tuple[int | None] | None,
+    concurrent_calls: tuple[int | None] | None,
     data: Path | None,
     config: Path | None,
     as_json: bool,
@@ -44,7 +50,8 @@ def create(
     """Create a key; it is shown once."""
     reach = Reach(data, config, as_json)
     expires_ms = None if expires is None else Clock().now_ms() + expires
-    made = reach.run("key.create", account=account, name=name, expires_ms=expires_ms, models=list(models))
+    limits = arguments(calls_per_minute, concurrent_calls, budgets)
+    made = reach.run("key.create", account=account, name=name, expires_ms=expires_ms, models=list(models), **limits)
     _show_new(reach, made)
 
 
@@ -76,6 +83,34 @@ def list_(account: str | None, data: Path | None, config: Path | None, as_json: 
             for k in found
         ]
         click.echo(table(columns, rows, flexible=("account", "name", "models")))
+        if limited := key_limits(found):
+            click.echo("\n" + limited)
+
+
+@key.command()
+@click.argument("id", type=KeyId())
+@budget_option
+@rate_options
+@data_options
+def limit(
+    id: str,
+    budgets: tuple[tuple[str, int | None], ...],
+    calls_per_minute: tuple[int | None] | None,
+    concurrent_calls: tuple[int | None] | None,
+    data: Path | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Set what a key may use at most, running calls included; what is not named stays."""
+    reach = Reach(data, config, as_json)
+    limits = arguments(calls_per_minute, concurrent_calls, budgets)
+    if not limits:
+        raise click.UsageError("Name a limit: --budget, --calls-per-minute or --concurrent-calls.")
+    changed = reach.run("key.limit", id=id, **limits)
+    if reach.as_json:
+        emit_json(changed)
+    else:
+        click.echo(f"Key {changed['id']} of {changed['account']} may use {told(changed) or 'what is usual'}.")
 
 
 @key.command()
@@ -97,7 +132,7 @@ def revoke(id: str, data: Path | None, config: Path | None, as_json: bool) -> No
               help="How long the old key stays valid: 24h, 7d [it ends at once].")  # fmt: skip
 @data_options
 def rotate(id: str, overlap: int, data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Replace a key by a new one with the same name, models and expiry."""
+    """Replace a key by a new one with the same name, models, limits and expiry."""
     reach = Reach(data, config, as_json)
     made = reach.run("key.rotate", id=id, overlap_ms=overlap)
     _show_new(reach, made)
@@ -116,6 +151,11 @@ def state(shown: dict[str, Any], now_ms: int) -> str:
     if shown["account_status"] != "active":
         return f"account {shown['account_status']}"
     return "in force" if revoked_ms is None else f"until {when(revoked_ms)[5:]}"
+
+
+def key_limits(keys: list[dict[str, Any]]) -> str:
+    """A line for each key that has limits of its own."""
+    return "\n".join(f"{k['id']} may use {limits}." for k in keys if (limits := told(k)))
 
 
 def _show_new(reach: Reach, made: dict[str, Any]) -> None:

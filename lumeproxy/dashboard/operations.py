@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -17,15 +17,15 @@ from lumeproxy import __version__
 from lumeproxy.clock import Clock
 from lumeproxy.core import apikey
 from lumeproxy.core.apikey import NewKey
+from lumeproxy.dashboard import arguments as args
 from lumeproxy.errors import Missing, Refused
-from lumeproxy.store import accounts, backup, keys, ledger, usage
+from lumeproxy.store import accounts, backup, budgets, keys, ledger, usage
 from lumeproxy.store.accounts import Account
 from lumeproxy.store.audit import audit
 from lumeproxy.store.database import Database, Tx
 from lumeproxy.store.keys import StoredKey
 
 PAGE_ROWS = 10_000  # of entries or records in one answer; a longer list is narrowed by time or limit
-LAST_MS = 253_402_300_799_999  # the end of the year 9999, beyond which a time has no date
 # What changes nothing: it is not worth a line in the log, and may be asked twice.
 READS = frozenset(
     {
@@ -40,82 +40,6 @@ READS = frozenset(
         "audit.run",
     }
 )
-
-Sentence = Annotated[str, msgspec.Meta(max_length=500)]
-Limit = Annotated[int, msgspec.Meta(ge=1)]
-Span = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
-Time = Annotated[int, msgspec.Meta(ge=-LAST_MS, le=LAST_MS)]
-
-
-class _Arguments(msgspec.Struct, forbid_unknown_fields=True):
-    pass
-
-
-class _CreateAccount(_Arguments):
-    name: str
-    credit_nanousd: int = 0
-    idempotency_key: str | None = None
-
-
-class _Name(_Arguments):
-    name: str
-
-
-class _Suspend(_Arguments):
-    name: str
-    reason: Sentence
-
-
-class _CreateKey(_Arguments):
-    account: str
-    name: str = ""
-    expires_ms: Time | None = None
-    models: list[str] = []
-
-
-class _ListKeys(_Arguments):
-    account: str | None = None
-
-
-class _Id(_Arguments):
-    id: str
-
-
-class _Rotate(_Arguments):
-    id: str
-    overlap_ms: Span = 0
-
-
-class _Grant(_Arguments):
-    account: str
-    amount_nanousd: int
-    note: Sentence = ""
-    idempotency_key: str | None = None
-
-
-class _Of(_Arguments):
-    account: str
-
-
-class _Entries(_Arguments):
-    account: str
-    limit: Limit = 100
-
-
-class _Usage(_Arguments):
-    account: str | None = None
-    since_ms: Time | None = None
-    limit: Limit | None = None
-
-
-class _Totals(_Arguments):
-    by: str
-    account: str | None = None
-    since_ms: Time | None = None
-
-
-class _Backup(_Arguments):
-    path: str
 
 
 class Operations:
@@ -135,25 +59,27 @@ class Operations:
         self._on_change = on_change
         self._base_url = base_url
         self._random_bytes = random_bytes
-        self._table: dict[str, tuple[type[_Arguments], Callable[[Any], Awaitable[Any]]]] = {
-            "server.show": (_Arguments, self._server_show),
-            "account.create": (_CreateAccount, self._account_create),
-            "account.list": (_Arguments, self._account_list),
-            "account.show": (_Name, self._account_show),
-            "account.suspend": (_Suspend, self._account_suspend),
-            "account.resume": (_Name, self._account_resume),
-            "account.close": (_Name, self._account_close),
-            "key.create": (_CreateKey, self._key_create),
-            "key.list": (_ListKeys, self._key_list),
-            "key.revoke": (_Id, self._key_revoke),
-            "key.rotate": (_Rotate, self._key_rotate),
-            "credit.grant": (_Grant, self._credit_grant),
-            "credit.balance": (_Of, self._credit_balance),
-            "credit.entries": (_Entries, self._credit_entries),
-            "usage.list": (_Usage, self._usage_list),
-            "usage.totals": (_Totals, self._usage_totals),
-            "audit.run": (_Arguments, self._audit),
-            "backup.run": (_Backup, self._backup),
+        self._table: dict[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]] = {
+            "server.show": (args.Arguments, self._server_show),
+            "account.create": (args.CreateAccount, self._account_create),
+            "account.list": (args.Arguments, self._account_list),
+            "account.show": (args.Name, self._account_show),
+            "account.suspend": (args.Suspend, self._account_suspend),
+            "account.resume": (args.Name, self._account_resume),
+            "account.close": (args.Name, self._account_close),
+            "account.limit": (args.LimitAccount, self._account_limit),
+            "key.create": (args.CreateKey, self._key_create),
+            "key.list": (args.ListKeys, self._key_list),
+            "key.revoke": (args.Id, self._key_revoke),
+            "key.rotate": (args.Rotate, self._key_rotate),
+            "key.limit": (args.LimitKey, self._key_limit),
+            "credit.grant": (args.Grant, self._credit_grant),
+            "credit.balance": (args.Of, self._credit_balance),
+            "credit.entries": (args.Entries, self._credit_entries),
+            "usage.list": (args.Usage, self._usage_list),
+            "usage.totals": (args.Totals, self._usage_totals),
+            "audit.run": (args.Arguments, self._audit),
+            "backup.run": (args.Backup, self._backup),
         }
 
     async def run(self, name: str, arguments: dict[str, Any]) -> Any:
@@ -170,12 +96,25 @@ class Operations:
             raise Refused(f"Wrong arguments for {name}: {error}.") from None
         return await method(converted)
 
-    async def _server_show(self, _given: _Arguments) -> Any:
+    async def _server_show(self, _given: args.Arguments) -> Any:
         return {"version": __version__, "base_url": self._base_url, "process_id": os.getpid()}
+
+    async def first(self, name: str, credit_nanousd: int) -> str:
+        """Make the first account with credit and a key, in one transaction: nobody is left with one and not the other. The
+        key's text."""
+        now_ms = self._clock.now_ms()
+
+        def make(tx: Tx, new: NewKey) -> StoredKey:
+            accounts.create(tx, name, now_ms)
+            ledger.grant(tx, name, credit_nanousd, "first credit", None, now_ms)
+            return keys.add(tx, new.id, name, new.sha256, new.last4, "first", (), now_ms, None)
+
+        text: str = (await self._made(make))["key"]
+        return text
 
     # --- accounts ------------------------------------------------------------------------------------------------------
 
-    async def _account_create(self, given: _CreateAccount) -> Any:
+    async def _account_create(self, given: args.CreateAccount) -> Any:
         now_ms = self._clock.now_ms()
 
         def create(tx: Tx) -> Account:
@@ -186,24 +125,31 @@ class Operations:
 
         return _shown(await self._database.write(create))
 
-    async def _account_list(self, _given: _Arguments) -> Any:
+    async def _account_list(self, _given: args.Arguments) -> Any:
         return [_shown(account) for account in await self._database.read(accounts.list_all)]
 
-    async def _account_show(self, given: _Name) -> Any:
+    async def _account_show(self, given: args.Name) -> Any:
         account = await self._database.read(accounts.get, given.name)
-        held = await self._database.read(keys.list_all, given.name)
-        return {**_shown(account), "keys": [_shown_key(key) for key in held]}
+        return {**_shown(account), "keys": await self._keys(given.name)}
 
-    async def _account_suspend(self, given: _Suspend) -> Any:
+    async def _account_suspend(self, given: args.Suspend) -> Any:
         if not given.reason.strip():
             raise Refused("A suspension needs a reason.")
         return await self._set_status(given.name, "suspended", given.reason.strip())
 
-    async def _account_resume(self, given: _Name) -> Any:
+    async def _account_resume(self, given: args.Name) -> Any:
         return await self._set_status(given.name, "active", "")
 
-    async def _account_close(self, given: _Name) -> Any:
+    async def _account_close(self, given: args.Name) -> Any:
         return await self._set_status(given.name, "closed", "closed by the operator")
+
+    async def _account_limit(self, given: args.LimitAccount) -> Any:
+        def limit(tx: Tx) -> Account:
+            return accounts.limit(tx, given.name, given.limits(accounts.get(tx, given.name).limits))
+
+        account = await self._database.write(limit)
+        self._on_change()
+        return _shown(account)
 
     async def _set_status(self, name: str, status: str, reason: str) -> Any:
         account = await self._database.write(accounts.set_status, name, status, reason, self._clock.now_ms())
@@ -212,28 +158,49 @@ class Operations:
 
     # --- keys ----------------------------------------------------------------------------------------------------------
 
-    async def _key_create(self, given: _CreateKey) -> Any:
+    async def _key_create(self, given: args.CreateKey) -> Any:
         now_ms = self._clock.now_ms()
         if given.expires_ms is not None and given.expires_ms <= now_ms:
             raise Refused("A key that has expired already is of no use.")
 
         def add(tx: Tx, new: NewKey) -> StoredKey:
             models = tuple(given.models)
-            return keys.add(
-                tx, new.id, given.account, new.sha256, new.last4, given.name, models, now_ms, given.expires_ms
-            )
+            more = (models, now_ms, given.expires_ms, given.limits(), given.budget())
+            return keys.add(tx, new.id, given.account, new.sha256, new.last4, given.name, *more)
 
         return await self._made(add)
 
-    async def _key_list(self, given: _ListKeys) -> Any:
-        return [_shown_key(key) for key in await self._database.read(keys.list_all, given.account)]
+    async def _key_list(self, given: args.ListKeys) -> Any:
+        return await self._keys(given.account)
 
-    async def _key_revoke(self, given: _Id) -> Any:
+    async def _keys(self, account: str | None) -> list[dict[str, Any]]:
+        """Keys as shown, and what is left of the budgets of those that have one."""
+        now_ms = self._clock.now_ms()
+
+        def read(tx: Tx) -> list[dict[str, Any]]:
+            shown = []
+            for key in keys.list_all(tx, account):
+                left = budgets.left(tx, key.id, now_ms) if key.budget else None
+                shown.append({**_shown_key(key), "budget_left_nanousd": None if left is None else left.left_nanousd})
+            return shown
+
+        return await self._database.read(read)
+
+    async def _key_limit(self, given: args.LimitKey) -> Any:
+        def limit(tx: Tx) -> StoredKey:
+            old = keys.get(tx, given.id)
+            return keys.limit(tx, old.id, given.limits(old.limits), given.budget(old.budget))
+
+        key = await self._database.write(limit)
+        self._on_change()
+        return _shown_key(key)
+
+    async def _key_revoke(self, given: args.Id) -> Any:
         key = await self._database.write(keys.revoke, given.id, self._clock.now_ms())
         self._on_change()
         return _shown_key(key)
 
-    async def _key_rotate(self, given: _Rotate) -> Any:
+    async def _key_rotate(self, given: args.Rotate) -> Any:
         now_ms = self._clock.now_ms()
 
         def replace(tx: Tx, new: NewKey) -> StoredKey:
@@ -243,8 +210,8 @@ class Operations:
             if old.expires_ms is not None and old.expires_ms <= now_ms:
                 raise Refused(f"The key {old.id} has expired; make a new one instead.")
             keys.revoke(tx, old.id, now_ms + given.overlap_ms)
-            name, models, expires_ms = old.name, old.models, old.expires_ms
-            return keys.add(tx, new.id, old.account_name, new.sha256, new.last4, name, models, now_ms, expires_ms)
+            more = (old.models, now_ms, old.expires_ms, old.limits, old.budget)
+            return keys.add(tx, new.id, old.account_name, new.sha256, new.last4, old.name, *more)
 
         return {**await self._made(replace), "replaces": given.id}
 
@@ -260,11 +227,12 @@ class Operations:
             "key": new.text,
             "expires_ms": key.expires_ms,
             "models": list(key.models),
+            **_shown_limits(key),
         }
 
     # --- credit, usage, care -------------------------------------------------------------------------------------------
 
-    async def _credit_grant(self, given: _Grant) -> Any:
+    async def _credit_grant(self, given: args.Grant) -> Any:
         return asdict(
             await self._database.write(
                 ledger.grant,
@@ -276,25 +244,25 @@ class Operations:
             )
         )
 
-    async def _credit_balance(self, given: _Of) -> Any:
+    async def _credit_balance(self, given: args.Of) -> Any:
         return asdict(await self._database.read(ledger.balance, given.account))
 
-    async def _credit_entries(self, given: _Entries) -> Any:
+    async def _credit_entries(self, given: args.Entries) -> Any:
         rows = await self._database.read(ledger.entries, given.account, min(given.limit, PAGE_ROWS), None)
         return [asdict(row) for row in rows]
 
-    async def _usage_list(self, given: _Usage) -> Any:
+    async def _usage_list(self, given: args.Usage) -> Any:
         limit = PAGE_ROWS if given.limit is None else min(given.limit, PAGE_ROWS)
         return await self._database.read(usage.find, given.account, given.since_ms, limit)
 
-    async def _usage_totals(self, given: _Totals) -> Any:
+    async def _usage_totals(self, given: args.Totals) -> Any:
         return await self._database.read(usage.totals, given.by, given.account, given.since_ms)
 
-    async def _audit(self, _given: _Arguments) -> Any:
+    async def _audit(self, _given: args.Arguments) -> Any:
         problems = await self._database.outside(audit)
         return {"ok": not problems, "problems": problems}
 
-    async def _backup(self, given: _Backup) -> Any:
+    async def _backup(self, given: args.Backup) -> Any:
         await self._database.outside(backup.backup, given.path)
         problems = await self._database.outside(lambda _tx: backup.check(given.path))
         if problems:
@@ -311,6 +279,8 @@ def _shown(account: Account) -> dict[str, Any]:
         "held_nanousd": account.held_nanousd,
         "available_nanousd": account.available_nanousd,
         "created_ms": account.created_ms,
+        "calls_per_minute": account.limits.calls_per_minute,
+        "concurrent_calls": account.limits.concurrent_calls,
     }
 
 
@@ -325,4 +295,13 @@ def _shown_key(key: StoredKey) -> dict[str, Any]:
         "expires_ms": key.expires_ms,
         "revoked_ms": key.revoked_ms,
         "models": list(key.models),
+        **_shown_limits(key),
+    }
+
+
+def _shown_limits(key: StoredKey) -> dict[str, int | None]:
+    return {
+        "calls_per_minute": key.limits.calls_per_minute,
+        "concurrent_calls": key.limits.concurrent_calls,
+        **{f"budget_{period}_nanousd": amount for period, amount in key.budget.periods()},
     }

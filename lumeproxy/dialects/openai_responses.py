@@ -73,6 +73,7 @@ class _Event(msgspec.Struct):
     item: _Item | None = None
     response: _Response | None = None
     code: str | None = None
+    error: dict[str, Any] | None = None  # over a WebSocket the code stands in here
 
 
 _EVENT = msgspec.json.Decoder(_Event)
@@ -108,7 +109,7 @@ class ResponsesReader:
             if event.item is not None and event.item.type == "web_search_call":
                 self._count_search()
         elif kind == "error":
-            self.reading.error_code = base.clean(event.code or "error", base.SESSION_CHARS)
+            self.reading.error_code = _code(event.code or (event.error or {}).get("code"))
             return Mark.FAILED
         elif event.response is not None:
             self._take(event.response)
@@ -149,8 +150,11 @@ class ResponsesReader:
         openai_usage.take(response.usage, reading)
         openai_usage.take_tier(response.service_tier, reading)
         if response.error is not None:
-            code = response.error.get("code")
-            reading.error_code = base.clean(code, base.SESSION_CHARS) if isinstance(code, str) else "error"
+            reading.error_code = _code(response.error.get("code"))
+
+
+def _code(stated: object) -> str:
+    return base.clean(stated, base.SESSION_CHARS) if isinstance(stated, str) and stated else "error"
 
 
 def _loose_response(found: dict[str, Any]) -> _Response:
@@ -168,11 +172,12 @@ def _tolerant(data: bytes) -> _Event | None:
     loose = base.loose_object(data)
     if not loose:
         return None
-    response, delta = loose.get("response"), loose.get("delta")
+    response, delta, error = loose.get("response"), loose.get("delta"), loose.get("error")
     return _Event(
         delta=delta if isinstance(delta, str) else None,
         type=loose["type"] if isinstance(loose.get("type"), str) else "",
         response=_loose_response(response) if isinstance(response, dict) else None,
+        error=error if isinstance(error, dict) else None,
     )
 
 
@@ -218,6 +223,10 @@ class OpenAIResponses:
 
     def ending(self, error: LumeError, reader: base.Reader) -> bytes:
         """`response.failed` with the one code whose text Codex shows, once and alone."""
+        return base.sse(self.failed(error, reader), "response.failed")
+
+    def failed(self, error: LumeError, reader: base.Reader) -> dict[str, Any]:
+        """The event that `ending` frames."""
         response_id, sequence, model = "resp_ended", 0, ""
         if isinstance(reader, ResponsesReader):
             response_id, sequence = reader.response_id or response_id, reader.sequence + 1
@@ -236,8 +245,7 @@ class OpenAIResponses:
             "tools": [],
             "usage": None,
         }
-        event = {"type": "response.failed", "sequence_number": sequence, "response": response}
-        return base.sse(event, "response.failed")
+        return {"type": "response.failed", "sequence_number": sequence, "response": response}
 
     def session(self, headers: Mapping[str, str]) -> tuple[str, str]:
         """Codex's or opencode's session id."""

@@ -103,6 +103,7 @@ class Call:
             self.plan.at_least_nanousd,
             self.draft,
             self.draft.time_ms,
+            self.key.id if self.key.budget else None,
         )
         try:
             await _landed(taking)

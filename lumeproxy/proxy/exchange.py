@@ -56,8 +56,9 @@ class Exchange:
         incoming = await self.receive(request, dialect, endpoint)
         key, plain = incoming.key, incoming.plain
         plan = self.books.admission.admit(key, dialect.name, incoming.asked, plain, incoming.time_ms)
-        with self._pace.slot(key):
-            call = Call(self.books, key, dialect, plan, self._draft(incoming, plan), len(plain))
+        address = self._address(request)
+        with self._pace.slot(key, address):
+            call = Call(self.books, key, dialect, plan, self._draft(incoming, plan, address), len(plain))
             await call.hold()
             return await self._run(call, incoming)
 
@@ -81,7 +82,7 @@ class Exchange:
     def _address(self, request: web.BaseRequest) -> str:
         return self._addresses.client(request.remote, request.headers.getall("X-Forwarded-For", ()))
 
-    def _draft(self, incoming: Incoming, plan: Plan) -> UsageRecord:
+    def _draft(self, incoming: Incoming, plan: Plan, address: str) -> UsageRecord:
         request = incoming.request
         session_id, agent_id = incoming.dialect.session(request.headers)
         return UsageRecord(
@@ -94,7 +95,7 @@ class Exchange:
             model=incoming.asked.model,
             price_version=plan.price.version,
             multiplier_ppm=self.books.admission.billing.multiplier_ppm,
-            client_address=self._address(request),
+            client_address=address,
             user_agent=printable(request.headers.get("User-Agent", "")),
             session_id=session_id,
             agent_id=agent_id,

@@ -262,8 +262,9 @@ class Relay:
         self._live.stage = Stage.OURSELVES
         self._reply.close()
         settled = await call.settle(Ending.OUT_OF_CREDIT, error_code=OutOfCredit.code)
+        what = "The budget of this key, or its credit," if call.key.budget else "Your credit"
         error = OutOfCredit(
-            "Your credit ran out while this answer was being written; it was charged up to here. "
+            f"{what} ran out while this answer was being written; it was charged up to here. "
             f"Balance: {format_usd(settled.available_nanousd)}. Ask your operator to top up."
         )
         if meter.can_splice:

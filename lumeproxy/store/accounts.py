@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
+from lumeproxy.core.limits import USUAL, Limits
 from lumeproxy.errors import Missing, Refused
 from lumeproxy.store.database import Tx, bound
 
 HOUSE_CREDIT, HOUSE_REVENUE, HOUSE_SHORTFALL = 1, 2, 3  # rows of the first migration
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
-_COLUMNS = "id, name, kind, status, reason, balance_nanousd, held_nanousd, created_ms"
+_COLUMNS = (
+    "id, name, kind, status, reason, balance_nanousd, held_nanousd, created_ms, calls_per_minute, concurrent_calls"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Account:
     balance_nanousd: int
     held_nanousd: int
     created_ms: int
+    limits: Limits = USUAL
 
     @property
     def available_nanousd(self) -> int:
@@ -61,13 +66,13 @@ def get(tx: Tx, name: str) -> Account:
     ).fetchone()
     if row is None:
         raise Missing(f"There is no account {name[:70]}.")
-    return Account(*row)
+    return _account(row)
 
 
 def list_all(tx: Tx) -> list[Account]:
     """All customers by name."""
     rows = tx.execute(f"SELECT {_COLUMNS} FROM accounts WHERE kind = 'customer' ORDER BY name")
-    return [Account(*row) for row in rows]
+    return [_account(row) for row in rows]
 
 
 def count(tx: Tx) -> int:
@@ -97,6 +102,21 @@ def set_status(tx: Tx, name: str, status: str, reason: str, now_ms: int) -> Acco
     return get(tx, name)
 
 
+def limit(tx: Tx, name: str, limits: Limits) -> Account:
+    """Set how fast and how often at once an account may call; in force at once. Raises Missing."""
+    account = get(tx, name)
+    tx.execute(
+        "UPDATE accounts SET calls_per_minute = $1, concurrent_calls = $2 WHERE id = $3",
+        bound(limits.calls_per_minute, limits.concurrent_calls, account.id),
+    )
+    return get(tx, name)
+
+
 def probe(tx: Tx) -> None:
     """Write something, to learn whether the disk takes it."""
     tx.execute("UPDATE accounts SET changed_ms = changed_ms + 1 WHERE id = $1", bound(HOUSE_CREDIT))
+
+
+def _account(row: tuple[Any, ...]) -> Account:
+    fields: list[Any] = [*row[:-2], Limits(*row[-2:])]
+    return Account(*fields)

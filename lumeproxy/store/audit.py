@@ -4,6 +4,7 @@
 2  each balance is the sum of its entries       6  no record of a call whose hold is open
 3  no customer below zero, nor below its holds  7  entries and usage records agree, one charge a call
 4  the file itself is sound                     8  each bill follows from its tokens, price and multiplier
+                                                9  the days' sums are those of their records
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from lumeproxy.core.limits import DAY_MS, date_of
 from lumeproxy.core.money import format_usd
 from lumeproxy.core.pricing import Price, cost, decode_price
 from lumeproxy.core.types import Ending, SettledBy, Usage
+from lumeproxy.store import days
 from lumeproxy.store.database import Tx
 from lumeproxy.store.sqlite import sqlite3
 
@@ -39,7 +42,7 @@ def audit(tx: Tx) -> list[str]:
 
 def _problems(tx: Tx) -> Iterator[str]:
     try:
-        for check in (_sound_file, _balances, _holds, _agreement, _bills):
+        for check in (_sound_file, _balances, _holds, _agreement, _bills, _days):
             yield from check(tx)
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -133,6 +136,22 @@ def _bills(tx: Tx) -> Iterator[str]:
             f"The call {call_id} was charged {format_usd(charged)} ({charged} nano-USD); "
             f"its tokens cost {format_usd(bill)} ({bill})."
         )
+
+
+def _days(tx: Tx) -> Iterator[str]:
+    names = ", ".join(days.SUMMED)
+    sums = ", ".join(f"sum({name})" for name in days.SUMMED)
+    failed = ", ".join(f"'{ending}'" for ending in sorted(days.FAILED))
+    counted = (
+        f"SELECT key_id, time_ms / {DAY_MS} AS day, model, upstream, account_id, count(*),"
+        f" count(*) FILTER (WHERE ending IN ({failed})), {sums} FROM usage GROUP BY 1, 2, 3, 4, 5"
+    )
+    kept = f"SELECT key_id, day, model, upstream, account_id, calls, failed_calls, {names} FROM days"
+    both = f"SELECT key_id, day, model, upstream FROM ({kept} EXCEPT {counted})"
+    both += f" UNION SELECT key_id, day, model, upstream FROM ({counted} EXCEPT {kept})"
+    for key_id, day, model, upstream in tx.execute(both + " ORDER BY 2, 1, 3, 4"):
+        where = f"key {key_id}, model {model}, upstream {upstream or 'none'}"
+        yield f"The sum of {date_of(day)} for {where} is not that of its records."
 
 
 def _may_be_cut(ending: str, settled_by: str) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from lumeproxy.core.limits import NO_BUDGET, USUAL, Budget, Limits
 from lumeproxy.errors import Missing, Refused
-from lumeproxy.store import accounts
+from lumeproxy.store import accounts, budgets
 from lumeproxy.store.database import Tx, bound
 
 NAME_CHARS = 64
@@ -18,14 +18,15 @@ MODEL_PATTERNS = 50  # more than anybody lists by hand, and still quick to match
 
 _SELECT = """
     SELECT k.id, k.account_id, a.name, a.status, k.sha256, k.last4, k.name, k.created_ms, k.expires_ms, k.revoked_ms,
-        k.models
+        k.models, k.calls_per_minute, k.concurrent_calls, a.calls_per_minute, a.concurrent_calls, k.day_nanousd,
+        k.week_nanousd, k.month_nanousd, k.total_nanousd
     FROM keys k JOIN accounts a ON a.id = k.account_id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key with its account's name and status; `models` are patterns, none means all."""
+    """A key with its account's name, status and limits; `models` are patterns, none means all."""
 
     id: str
     account_id: int
@@ -38,14 +39,14 @@ class StoredKey:
     expires_ms: int | None
     revoked_ms: int | None
     models: tuple[str, ...]
+    limits: Limits = USUAL
+    account_limits: Limits = USUAL
+    budget: Budget = NO_BUDGET
 
     @property
     def has_end(self) -> bool:
         """Whether the key expires, or is revoked from some time on."""
         return self.expires_ms is not None or self.revoked_ms is not None
-
-
-_FIELDS = tuple(field.name for field in dataclasses.fields(StoredKey))
 
 
 def add(
@@ -58,6 +59,8 @@ def add(
     models: tuple[str, ...],
     created_ms: int,
     expires_ms: int | None,
+    limits: Limits = USUAL,
+    budget: Budget = NO_BUDGET,
 ) -> StoredKey:
     """Store a new key's digest. Raises Missing for the account, Refused where it is closed or a field is no good."""
     account = accounts.get(tx, account_name)
@@ -80,6 +83,16 @@ def add(
             created_ms,
             expires_ms,
         ),
+    )
+    return limit(tx, key_id, limits, budget)
+
+
+def limit(tx: Tx, key_id: str, limits: Limits, budget: Budget) -> StoredKey:
+    """Set what a key may do at most; in force at once, for running calls too. Raises Missing."""
+    budgets.put(tx, key_id, budget)
+    tx.execute(
+        "UPDATE keys SET calls_per_minute = $1, concurrent_calls = $2 WHERE id = $3",
+        bound(limits.calls_per_minute, limits.concurrent_calls, key_id),
     )
     return get(tx, key_id)
 
@@ -141,6 +154,11 @@ def not_in_force(tx: Tx, ids: Iterable[str], now_ms: int) -> list[str]:
 
 
 def _key(row: tuple[Any, ...]) -> StoredKey:
-    fields = dict(zip(_FIELDS, row, strict=True))
-    fields["models"] = tuple(msgspec.json.decode(fields["models"], type=list[str]))
-    return StoredKey(**fields)
+    fields: list[Any] = list(row[:10])
+    fields += [
+        tuple(msgspec.json.decode(row[10], type=list[str])),
+        Limits(*row[11:13]),
+        Limits(*row[13:15]),
+        Budget(*row[15:]),
+    ]
+    return StoredKey(*fields)

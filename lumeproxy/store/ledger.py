@@ -16,7 +16,7 @@ from lumeproxy.core.money import format_usd
 from lumeproxy.core.pricing import cost, decode_price
 from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
 from lumeproxy.errors import AccountSuspended, Missing, OutOfCredit, Refused
-from lumeproxy.store import accounts, prices, usage
+from lumeproxy.store import accounts, budgets, days, prices, usage
 from lumeproxy.store.accounts import HOUSE_CREDIT, HOUSE_REVENUE, HOUSE_SHORTFALL
 from lumeproxy.store.database import Tx, bound
 
@@ -145,13 +145,21 @@ def entries(tx: Tx, account_name: str, limit: int = 100, before_id: int | None =
 
 
 def hold(
-    tx: Tx, call_id: str, account_id: int, want_nanousd: int, at_least_nanousd: int, draft: UsageRecord, now_ms: int
+    tx: Tx,
+    call_id: str,
+    account_id: int,
+    want_nanousd: int,
+    at_least_nanousd: int,
+    draft: UsageRecord,
+    now_ms: int,
+    budget_key: str | None = None,
 ) -> HoldTaken:
     """Set aside what is wanted, or all there is if that is at least `at_least_nanousd`. One conditional UPDATE decides,
-    so that parallel calls can't spend the same credit.
+    so that parallel calls can't spend the same credit. `budget_key` is the key's id where it has a budget,
+    which then counts as well.
 
-    Raises OutOfCredit, AccountSuspended; then nothing was held. The same call id again returns its first hold, and is
-    Refused once that has ended: a second hold could never be settled.
+    Raises OutOfCredit, BudgetSpent, AccountSuspended; then nothing was held. The same call id again returns its first
+    hold, and is Refused once that has ended: a second hold could never be settled.
     """
     known = tx.execute(
         "SELECT amount_nanousd FROM holds WHERE call_id = $1 UNION ALL SELECT NULL FROM usage WHERE call_id = $1",
@@ -162,6 +170,11 @@ def hold(
             raise Refused(f"The call {call_id[:40]} has ended.")
         return HoldTaken(known[0], _available(tx, account_id))
     least = min(want_nanousd, at_least_nanousd)
+    if budget_key is not None:
+        budget = budgets.left(tx, budget_key, now_ms)
+        if budget is not None and budget.left_nanousd < least:
+            raise budgets.refusal(budget, least)
+        want_nanousd = want_nanousd if budget is None else min(want_nanousd, budget.left_nanousd)
     before = tx.execute(
         "UPDATE accounts SET held_nanousd = held_nanousd + min($1, balance_nanousd - held_nanousd)"
         " WHERE id = $2 AND status = 'active' AND balance_nanousd - held_nanousd >= $3"
@@ -174,8 +187,9 @@ def hold(
     # RETURNING gives the row after the update; what was there before tells how much of `want` was had.
     amount = want_nanousd if left > 0 else held - _held_by_calls(tx, account_id)
     tx.execute(
-        "INSERT INTO holds (call_id, account_id, amount_nanousd, opened_ms, draft) VALUES ($1, $2, $3, $4, $5)",
-        bound(call_id, account_id, amount, now_ms, msgspec.json.encode(draft)),
+        "INSERT INTO holds (call_id, account_id, amount_nanousd, opened_ms, draft, budget_key)"
+        " VALUES ($1, $2, $3, $4, $5, $6)",
+        bound(call_id, account_id, amount, now_ms, msgspec.json.encode(draft), budget_key),
     )
     return HoldTaken(amount, left)
 
@@ -211,13 +225,18 @@ def _refusal(tx: Tx, account_id: int, need_nanousd: int) -> AccountSuspended | O
 
 
 def extend(tx: Tx, call_id: str, by_nanousd: int) -> int:
-    """Add to a running call's hold what is wanted, or what is left; returns how much that was.
+    """Add to a running call's hold what is wanted, or what is left of credit and budget; returns how much that was.
 
     0 when nothing is left or the account is no longer active. Raises Missing when the hold has ended.
     """
-    row = tx.execute("SELECT account_id FROM holds WHERE call_id = $1", bound(call_id)).fetchone()
+    row = tx.execute(
+        "SELECT account_id, budget_key, opened_ms FROM holds WHERE call_id = $1", bound(call_id)
+    ).fetchone()
     if row is None:
         raise Missing(f"There is no open hold {call_id[:40]}.")
+    if row[1] is not None:
+        budget = budgets.left(tx, row[1], row[2])
+        by_nanousd = by_nanousd if budget is None else min(by_nanousd, budget.left_nanousd)
     status, left = tx.execute(
         "SELECT status, balance_nanousd - held_nanousd FROM accounts WHERE id = $1", bound(row[0])
     ).fetchone()
@@ -262,6 +281,7 @@ def settle(tx: Tx, record: UsageRecord) -> Settled:
         _move(tx, "adjustment", HOUSE_SHORTFALL, HOUSE_REVENUE, shortfall, at_ms, record.call_id, "shortfall")
         record = msgspec.structs.replace(record, shortfall_nanousd=shortfall)
     usage.insert(tx, record)
+    days.add(tx, record)
     return Settled(record.cost_nanousd, shortfall, total - charge, left - charge)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from lumeproxy.core.limits import DAY_MS
 from lumeproxy.core.types import UsageRecord
 from lumeproxy.errors import Refused
 from lumeproxy.store import accounts
@@ -28,10 +29,11 @@ TOKEN_CLASSES = (
     "reasoning_tokens",
 )  # fmt: skip
 
+# Group to its expression over the days' sums; sessions are in no sum, and are added up from their records.
 _GROUPS = {
     "model": "u.model",
     "key": "u.key_id",
-    "day": "strftime('%Y-%m-%d', u.time_ms / 1000, 'unixepoch')",
+    "day": "date(u.day * 86400, 'unixepoch')",
     "session": "u.session_id",
     "upstream": "u.upstream",
     "account": "a.name",
@@ -73,16 +75,35 @@ def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | Non
     """
     if by not in _GROUPS:
         raise Refused(f"Usage can't be grouped by {by[:20]!r}; choose one of {', '.join(_GROUPS)}.")
-    where, values = _where(tx, account_name, since_ms)
     sums = ", ".join(f"sum(u.{name})" for name in TOKEN_CLASSES)
     order = "1 DESC" if by == "day" else "9 DESC, 1"
+    source, values = _records(tx, account_name, since_ms) if by == "session" else _days(tx, account_name, since_ms)
     rows = tx.execute(
-        f"SELECT {_GROUPS[by]}, count(*), {sums}, sum(u.cost_nanousd)"
-        f" FROM usage u JOIN accounts a ON a.id = u.account_id {where} GROUP BY 1 ORDER BY {order}",
+        f"SELECT {_GROUPS[by]}, sum(u.calls), {sums}, sum(u.cost_nanousd)"
+        f" FROM ({source}) u JOIN accounts a ON a.id = u.account_id GROUP BY 1 ORDER BY {order}",
         bound(*values),
     )
     names = (by, "calls", *TOKEN_CLASSES, "cost_nanousd")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _records(tx: Tx, account_name: str | None, since_ms: int | None) -> tuple[str, tuple[int, ...]]:
+    """The single records of a time, with what a day's sum has beyond them."""
+    where, values = _where(tx, account_name, since_ms)
+    return f"SELECT *, 1 AS calls, time_ms / {DAY_MS} AS day FROM usage u {where}", values
+
+
+def _days(tx: Tx, account_name: str | None, since_ms: int | None) -> tuple[str, tuple[int, ...]]:
+    """The days' sums of a time. The first day counts from its hour on, by its single records."""
+    account_id = accounts.get(tx, account_name).id if account_name is not None else 0
+    mine = "account_id = $1 AND " if account_name is not None else ""
+    names = ", ".join(("account_id", "key_id", "model", "upstream", "day", "calls", *TOKEN_CLASSES, "cost_nanousd"))
+    first = 0 if since_ms is None else -(-since_ms // DAY_MS)
+    source = f"SELECT {names} FROM days WHERE {mine}day >= $2"
+    if since_ms is not None and since_ms % DAY_MS:
+        part = names.replace("day, calls", f"time_ms / {DAY_MS}, 1")
+        source += f" UNION ALL SELECT {part} FROM usage WHERE {mine}time_ms >= $3 AND time_ms < $4"
+    return source, (account_id, first, since_ms or 0, first * DAY_MS)
 
 
 def _where(tx: Tx, account_name: str | None, since_ms: int | None) -> tuple[str, tuple[int, int]]:

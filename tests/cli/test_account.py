@@ -34,6 +34,8 @@ def test_an_accounts_json_has_its_state_and_its_money(either: Cli):
         "balance_nanousd": DOLLAR,
         "held_nanousd": 0,
         "available_nanousd": DOLLAR,
+        "calls_per_minute": None,
+        "concurrent_calls": None,
     }
     assert either.json("account", "show", "json")["keys"] == []
     assert [a["account"] for a in either.json("account", "list")].count("json") == 1

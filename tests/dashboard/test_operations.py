@@ -11,13 +11,19 @@ import pytest
 
 from lumeproxy import __version__
 from lumeproxy.core import apikey
-from lumeproxy.dashboard.operations import LAST_MS, PAGE_ROWS, READS, Operations
+from lumeproxy.dashboard.arguments import LAST_MS
+from lumeproxy.dashboard.operations import PAGE_ROWS, READS, Operations
 from lumeproxy.errors import Missing, Refused
 from lumeproxy.store import keys
 from lumeproxy.store.database import Database
 from tests.support.clock import START_MS, FakeClock
 
 DAY_MS = 86_400_000
+LIMITS = (
+    "calls_per_minute", "concurrent_calls", "budget_day_nanousd", "budget_week_nanousd", "budget_month_nanousd",
+    "budget_total_nanousd",
+)  # fmt: skip
+ALL_LIMITS = {name: number for number, name in enumerate(LIMITS, 1)}
 
 
 async def test_a_server_tells_its_version_and_where_it_is_reached(operations: Operations):
@@ -74,8 +80,8 @@ async def test_there_is_no_other_operation(operations: Operations):
 
 async def test_what_changes_something_is_no_read(operations: Operations):
     assert sorted(set(operations._table) - READS) == [
-        "account.close", "account.create", "account.resume", "account.suspend", "backup.run", "credit.grant", "key.create",
-        "key.revoke", "key.rotate",
+        "account.close", "account.create", "account.limit", "account.resume", "account.suspend", "backup.run",
+        "credit.grant", "key.create", "key.limit", "key.revoke", "key.rotate",
     ]  # fmt: skip
 
 
@@ -90,6 +96,8 @@ async def test_an_account_and_its_first_credit_are_one_change(operations: Operat
         "held_nanousd": 0,
         "available_nanousd": 7,
         "created_ms": START_MS,
+        "calls_per_minute": None,
+        "concurrent_calls": None,
     }
     with pytest.raises(Refused, match="key was used before"):
         await operations.run("account.create", {"name": "bob", "credit_nanousd": 8, "idempotency_key": "k"})
@@ -158,6 +166,8 @@ async def test_a_listed_key_is_known_by_its_id_and_last_four(operations: Operati
         "expires_ms": START_MS + 1,
         "revoked_ms": None,
         "models": [],
+        "budget_left_nanousd": None,
+        **dict.fromkeys(LIMITS),
     }
     assert await operations.run("key.list", {}) == await operations.run("key.list", {"account": "ann"}) == [listed]
     clock.advance(5)
@@ -170,7 +180,8 @@ async def test_a_listed_key_is_known_by_its_id_and_last_four(operations: Operati
 async def test_a_key_is_replaced_in_one_step_once(operations: Operations, clock: FakeClock):
     await operations.run("account.create", {"name": "ann"})
     old = await operations.run(
-        "key.create", {"account": "ann", "name": "n", "models": ["m"], "expires_ms": START_MS + 2 * DAY_MS}
+        "key.create",
+        {"account": "ann", "name": "n", "models": ["m"], "expires_ms": START_MS + 2 * DAY_MS, **ALL_LIMITS},
     )
     clock.advance(1)
 
@@ -178,7 +189,7 @@ async def test_a_key_is_replaced_in_one_step_once(operations: Operations, clock:
 
     assert {**new, "id": 0, "key": 0} == {
         "id": 0, "key": 0, "account": "ann", "name": "n", "models": ["m"], "expires_ms": START_MS + 2 * DAY_MS,
-        "replaces": old["id"],
+        "replaces": old["id"], **ALL_LIMITS,
     }  # fmt: skip
     first, second = await operations.run("key.list", {})
     assert (first["revoked_ms"], second["revoked_ms"]) == (START_MS + 1 + DAY_MS, None)
@@ -188,6 +199,48 @@ async def test_a_key_is_replaced_in_one_step_once(operations: Operations, clock:
     with pytest.raises(Refused, match="has expired"):
         await operations.run("key.rotate", {"id": new["id"]})
     assert len(await operations.run("key.list", {})) == 2
+
+
+async def test_a_keys_limits_are_set_one_by_one(operations: Operations, changes):
+    await operations.run("account.create", {"name": "ann"})
+    made = await operations.run("key.create", {"account": "ann", "budget_day_nanousd": 5})
+    assert {name: made[name] for name in LIMITS} == {**dict.fromkeys(LIMITS), "budget_day_nanousd": 5}
+    before = len(changes)
+
+    changed = await operations.run("key.limit", {"id": made["id"], "calls_per_minute": 0, "budget_month_nanousd": 9})
+    assert {name: changed[name] for name in LIMITS if changed[name] is not None} == {
+        "calls_per_minute": 0, "budget_day_nanousd": 5, "budget_month_nanousd": 9,
+    }  # fmt: skip
+    assert len(changes) == before + 1
+    (listed,) = await operations.run("key.list", {})
+    assert listed["budget_left_nanousd"] == 5
+    changed = await operations.run("key.limit", {"id": made["id"], "budget_day_nanousd": None})
+    assert changed["budget_day_nanousd"] is None
+    for wrong in ({"id": "nobody00"}, {"id": made["id"], "budget_day_nanousd": -1}, {"id": made["id"], "budget": 1}):
+        with pytest.raises(Refused):
+            await operations.run("key.limit", wrong)
+
+
+async def test_an_accounts_limits_are_set_one_by_one(operations: Operations):
+    await operations.run("account.create", {"name": "ann"})
+
+    await operations.run("account.limit", {"name": "ann", "calls_per_minute": 60})
+    await operations.run("account.limit", {"name": "ann", "concurrent_calls": 4})
+    shown = await operations.run("account.show", {"name": "ann"})
+    assert (shown["calls_per_minute"], shown["concurrent_calls"]) == (60, 4)
+    await operations.run("account.limit", {"name": "ann", "calls_per_minute": None})
+    (shown,) = await operations.run("account.list", {})
+    assert (shown["calls_per_minute"], shown["concurrent_calls"]) == (None, 4)
+
+
+async def test_the_first_account_its_credit_and_its_key_are_one_change(operations: Operations, database: Database):
+    text = await operations.first("me", 7)
+
+    shown = await operations.run("account.show", {"name": "me"})
+    assert (shown["balance_nanousd"], [key["id"] for key in shown["keys"]]) == (7, [apikey.parse(text)])
+    with pytest.raises(Refused, match="must be above"):
+        await operations.first("you", 0)
+    assert [a["account"] for a in await operations.run("account.list", {})] == ["me"]
 
 
 async def test_a_key_of_a_closed_account_is_not_replaced_and_stays_as_it_is(operations: Operations):

@@ -36,7 +36,7 @@ stream_idle_ms = 60000
 first_byte_ms = 60000
 client_stall_ms = 60000
 call_ms = 600000
-calls_per_minute = 6000
+key_calls_per_minute = 6000
 """
 # Shifts CLOCK_REALTIME by the seconds in a file and leaves the monotonic clock alone.
 SHIFT = r"""

@@ -227,7 +227,7 @@ async def test_many_paced_streams_are_all_complete_and_exact(report: Report, dic
                 await asyncio.sleep(1)
         await connection.end()
 
-    async with served(limits="concurrent_calls = 0") as made, session() as client:
+    async with served(limits="account_concurrent_calls = 0") as made, session() as client:
 
         async def one(path: str, start: float) -> bool:
             await asyncio.sleep(start)

@@ -161,7 +161,7 @@ async def test_a_count_that_breaks_off_or_never_ends_is_no_answer(lume: Proxy, u
 
 async def test_counts_need_no_credit_and_are_not_counted_as_calls(tmp_path: Path, upstream: ScriptedUpstream):
     upstream.script = lambda c: c.reply(COUNTED)
-    more = "[limits]\ncalls_per_minute = 1\nconcurrent_calls = 1"
+    more = "[limits]\nkey_calls_per_minute = 1\naccount_concurrent_calls = 1"
     async with proxy(tmp_path, {"anthropic": upstream}, credit_nanousd=0, more=more) as lume:
 
         async def count() -> int:

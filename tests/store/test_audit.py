@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from lumeproxy.core.pricing import encode_price, make_price
-from lumeproxy.store import accounts, keys, ledger
+from lumeproxy.store import accounts, days, keys, ledger
 from lumeproxy.store.audit import MAX_PROBLEMS, audit
 from lumeproxy.store.database import in_memory
 from tests.store import books
@@ -168,7 +168,7 @@ def test_5_a_hold_that_is_gone(altered):
 def test_6_a_settled_call_that_still_holds(altered):
     alter(
         altered,
-        "INSERT INTO holds SELECT 'whole', account_id, 5, opened_ms, draft, NULL FROM holds",
+        "INSERT INTO holds SELECT 'whole', account_id, 5, opened_ms, draft, NULL, NULL FROM holds",
         "UPDATE accounts SET held_nanousd = held_nanousd + 5 WHERE name = 'ann'",
     )
 
@@ -178,7 +178,10 @@ def test_6_a_settled_call_that_still_holds(altered):
 def test_7_a_record_that_is_gone(altered):
     alter(altered, "DELETE FROM usage WHERE call_id = 'whole'")
 
-    assert audit(altered) == ["Entry 3 (charge) belongs to the call whole, which has no usage record."]
+    assert audit(altered) == [
+        "Entry 3 (charge) belongs to the call whole, which has no usage record.",
+        "The sum of 2026-11-18 for key key00001, model claude-test-1, upstream anthropic is not that of its records.",
+    ]
 
 
 def test_7_a_charge_that_is_gone(altered):
@@ -209,13 +212,15 @@ def test_8_a_bill_that_its_tokens_do_not_explain(altered):
     alter(altered, "UPDATE usage SET output_tokens = 6 WHERE call_id = 'whole'")
 
     assert audit(altered) == [
-        "The call whole was charged $0.005065 (5065000 nano-USD); its tokens cost $0.005075 (5075000)."
+        "The call whole was charged $0.005065 (5065000 nano-USD); its tokens cost $0.005075 (5075000).",
+        "The sum of 2026-11-18 for key key00001, model claude-test-1, upstream anthropic is not that of its records.",
     ]
 
 
 # --- each column -------------------------------------------------------------------------------------------------------
 
 WHOLE, ANN = "WHERE call_id = 'whole'", "WHERE name = 'ann'"
+DEAREST = "WHERE cost_nanousd = (SELECT max(cost_nanousd) FROM days)"
 COLUMNS = [
     ("accounts", "id", f"SET id = 77 {ANN}", "refers to a row of accounts"),
     ("accounts", "balance_nanousd", f"SET balance_nanousd = balance_nanousd - 1 {ANN}", "account ann has a balance"),
@@ -257,6 +262,16 @@ COLUMNS = [
     ("usage", "multiplier_ppm", f"SET multiplier_ppm = 1000001 {WHOLE}", r"cost .* \(5065006\)"),
     ("usage", "estimated", f"SET estimated = 2 {WHOLE}", "CHECK constraint failed in usage"),
     ("usage", "settled_by", f"SET settled_by = 'none' {WHOLE}", r"cost \$0\.00 \(0\)"),
+    *(
+        (
+            "days",
+            name,
+            f"SET {name} = {name} + 1 {DEAREST}",
+            "sum of 2026-11-18 for key key00001, model",
+        )
+        for name in ("day", "calls", "failed_calls", *days.SUMMED)
+    ),
+    ("days", "model", f"SET model = 'other' {DEAREST}", "sum of .* model other"),
     ("usage", "settled_by", "SET settled_by = 'reported' WHERE call_id = 'cut'", "call cut was charged"),
 ]
 

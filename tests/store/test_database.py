@@ -99,7 +99,7 @@ async def test_a_failing_job_fails_alone(database):
 
 async def test_a_failing_statement_is_an_error_of_its_own_and_no_outage(database):
     found = await together(
-        database, (put, "ann"), (lambda tx: tx.execute("INSERT INTO holds VALUES (1, 2, 3, 4, 5, 6)"),)
+        database, (put, "ann"), (lambda tx: tx.execute("INSERT INTO holds VALUES (1, 2, 3, 4, 5, 6, 7)"),)
     )
 
     assert found[0] == "ann"

@@ -9,9 +9,10 @@ import pytest
 
 from lumeproxy.errors import Missing, Refused
 from lumeproxy.store import ledger, usage
+from lumeproxy.store.audit import audit
 from lumeproxy.store.usage import TOKEN_CLASSES
 from tests.store import books
-from tests.store.books import billed
+from tests.store.books import billed, customer, remember, take
 from tests.support.clock import START_MS
 
 DAY_MS = 86_400_000
@@ -222,12 +223,47 @@ def test_an_index_finds_and_orders_the_records(filled, asked, index):
     assert not any("TEMP B-TREE" in step for step in found)
 
 
-@pytest.mark.parametrize("by", ["model", "key", "day", "session", "upstream", "account"])
-def test_sums_read_only_the_span_that_was_asked_for(filled, by):
-    assert "SEARCH u USING INDEX usage_by_time (time_ms>?)" in plan(filled, lambda tx: usage.totals(tx, by, since_ms=5))
-    assert "SEARCH u USING INDEX usage_by_account (account_id=? AND time_ms>?)" in plan(
-        filled, lambda tx: usage.totals(tx, by, "ann", 5)
-    )
+def test_sums_by_session_read_only_the_records_of_the_span_that_was_asked_for(filled):
+    all_of_them = plan(filled, lambda tx: usage.totals(tx, "session", since_ms=5))
+    of_one = plan(filled, lambda tx: usage.totals(tx, "session", "ann", 5))
+
+    assert "SEARCH u USING INDEX usage_by_time (time_ms>?)" in all_of_them
+    assert "SEARCH u USING INDEX usage_by_account (account_id=? AND time_ms>?)" in of_one
+
+
+@pytest.mark.parametrize("by", ["model", "key", "day", "upstream", "account"])
+def test_other_sums_read_the_days_and_of_the_first_one_the_records(filled, by):
+    all_of_them = plan(filled, lambda tx: usage.totals(tx, by, since_ms=5))
+    of_one = plan(filled, lambda tx: usage.totals(tx, by, "ann", 5))
+
+    assert "SEARCH days USING INDEX days_by_day (day>?)" in all_of_them
+    assert "SEARCH usage USING INDEX usage_by_time (time_ms>? AND time_ms<?)" in all_of_them
+    assert "SEARCH days USING INDEX days_by_account (account_id=? AND day>?)" in of_one
+    assert "SEARCH usage USING INDEX usage_by_account (account_id=? AND time_ms>? AND time_ms<?)" in of_one
+    whole = plan(filled, lambda tx: usage.totals(tx, by, since_ms=0))
+    assert not any("usage" in step for step in whole)
+
+
+def test_sums_from_any_moment_are_those_of_the_records(tx):
+    ann = customer(tx)
+    remember(tx)
+    day = START_MS // DAY_MS * DAY_MS
+    for number in range(30):
+        at_ms = day + number * 5 * 3_600_000 + number
+        model = f"claude-test-{number % 2}"
+        record = billed(f"call{number}", ann.id, output_tokens=number, time_ms=at_ms, model=model)
+        take(tx, record.call_id, ann.id)
+        ledger.settle(tx, record)
+    for since_ms in (None, 0, day, day + 1, day + 86_399_999, day + DAY_MS, day + 3 * DAY_MS + 7, day + 99 * DAY_MS):
+        found = usage.find(tx, None, since_ms)
+        for account in (None, "ann"):
+            by_day = usage.totals(tx, "day", account, since_ms)
+            by_model = usage.totals(tx, "model", account, since_ms)
+            for sums in (by_day, by_model):
+                assert sum(s["calls"] for s in sums) == len(found)
+                assert sum(s["output_tokens"] for s in sums) == sum(r["output_tokens"] for r in found)
+                assert sum(s["cost_nanousd"] for s in sums) == sum(r["cost_nanousd"] for r in found)
+    assert audit(tx) == []
 
 
 def test_one_record_is_found_by_its_id(filled):
