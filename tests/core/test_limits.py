@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from lumeproxy.core.limits import END, NO_BUDGET, USUAL, Budget, Limits, date_of, day_of, span
 
-
 LAST_MS = 221_845_392_000_000  # in the year 9000
 
 
