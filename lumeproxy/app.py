@@ -193,7 +193,12 @@ async def running(
             models=models,
             hosts=make_hosts(settings),
         )
-        runner = Runner(site.application(DIALECTS), log, header_bytes=settings.limits.header_bytes)
+        runner = Runner(
+            site.application(DIALECTS),
+            log,
+            header_bytes=settings.limits.header_bytes,
+            head_ms=settings.limits.head_ms,
+        )
         stack.push_async_callback(_stop, runner, live, settings.server.drain_s, signals.hurry, log)
         await _open_doors(runner, sockets, tls, settings.server.host)
         warn(log, settings, admission, names, config, clock.now_ms())

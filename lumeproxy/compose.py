@@ -324,8 +324,10 @@ def make_exchange_limits(settings: Settings) -> ExchangeLimits:
     return ExchangeLimits(
         body_bytes=limits.body_bytes,
         body_idle_ms=limits.body_idle_ms,
+        body_bytes_per_s=limits.body_bytes_per_s,
         event_bytes=limits.event_bytes,
         json_reply_bytes=limits.json_reply_bytes,
         json_buffer_bytes=limits.json_buffer_bytes,
+        count_ms=limits.count_ms,
         drain_ms=settings.billing.drain_ms,
     )

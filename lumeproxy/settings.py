@@ -130,9 +130,12 @@ class Limits(_Section):
 
     body_bytes: PositiveInt = 32 * 1024 * 1024
     body_idle_ms: PositiveInt = 30_000
+    body_bytes_per_s: PositiveInt = 1_024
+    head_ms: PositiveInt = 15_000
     header_bytes: PositiveInt = 32_768
     connect_ms: PositiveInt = 5_000
     first_byte_ms: PositiveInt = 600_000
+    count_ms: PositiveInt = 30_000
     stream_idle_ms: PositiveInt = 300_000
     client_stall_ms: PositiveInt = 60_000
     call_ms: PositiveInt = 7_200_000

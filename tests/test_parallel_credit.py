@@ -1,4 +1,4 @@
-"""Many calls at the edge of credit: none is served that the credit does not pay for."""
+"""Many calls at the edge of credit, or of a key's budget: none is served that it does not pay for."""
 
 from __future__ import annotations
 
@@ -66,3 +66,29 @@ async def test_parallel_calls_never_spend_more_than_there_is(
         served += 1
     assert served > before
     assert (await lume.balance()).balance_nanousd == credit - served * COST >= 0
+
+
+@pytest.mark.parametrize("path", STATUSES)
+async def test_parallel_calls_of_a_key_never_spend_more_than_its_budget(
+    lume: Proxy, upstream: ScriptedUpstream, path: str
+) -> None:
+    """A budget for ten calls on an account that has credit for hundreds, which another key goes on using."""
+    made = await lume.run("key.create", account="tester", budget_day_nanousd=10 * COST)
+    whole = streams.anthropic_whole()
+    if path != "/v1/messages":
+        whole = json.dumps({"model": "gpt-test-1", "usage": {"input_tokens": 100, "output_tokens": 20}}).encode()
+    upstream.script = lambda c: c.reply(whole)
+
+    answers = await asyncio.gather(*(_call(lume, made["key"], path) for _ in range(60)))
+    served = [status for status, _ in answers].count(200)
+    kind = "billing_error" if path == "/v1/messages" else "usage_limit_reached"
+    assert {answer for answer in answers if answer[0] != 200} == {(STATUSES[path], kind)}
+    while (await _call(lume, made["key"], path))[0] == 200:
+        served += 1
+
+    assert 1 <= served <= 10
+    spent = sum(r["cost_nanousd"] for r in await lume.records() if r["key_id"] == made["id"])
+    assert spent == served * COST
+    listed = {key["id"]: key for key in await lume.run("key.list")}
+    assert listed[made["id"]]["budget_left_nanousd"] == 10 * COST - spent
+    assert (await _call(lume, lume.key, path))[0] == 200

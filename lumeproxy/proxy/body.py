@@ -21,9 +21,6 @@ else:
     from backports import zstd
 
 
-# A body that has taken longer than the idle time must have come at least this fast on average; a byte now and then would
-# otherwise keep a connection and what it has sent so far for ever.
-LEAST_BYTES_PER_S = 1024
 # Each coding is one more pass over up to the limit, in the event loop. Clients send one.
 MOST_CODINGS = 2
 # A body is decoded in steps of this size, so that a bomb is given up at the limit and not after it.
@@ -34,8 +31,9 @@ class ClientGone(Exception):
     """The client left before its request was complete; there is nobody to answer."""
 
 
-async def read_body(request: web.BaseRequest, *, limit_bytes: int, idle_ms: int) -> bytes:
-    """The body as sent, at most `limit_bytes`, with at most `idle_ms` between two pieces of it.
+async def read_body(request: web.BaseRequest, *, limit_bytes: int, idle_ms: int, bytes_per_s: int) -> bytes:
+    """The body as sent, at most `limit_bytes`, with at most `idle_ms` between two pieces of it; one that takes longer than
+    that comes at least at `bytes_per_s` on average.
 
     Raises BodyTooLarge before anything is buffered when Content-Length says so, else at the limit; BodyTimeout;
     InvalidRequest for broken framing; ClientGone.
@@ -61,7 +59,7 @@ async def read_body(request: web.BaseRequest, *, limit_bytes: int, idle_ms: int)
                 body = piece  # most bodies come in one piece, which need not be copied
             if len(body) > limit_bytes:
                 raise _too_large(limit_bytes)
-            if loop.time() - started > idle_s + len(body) / LEAST_BYTES_PER_S:
+            if loop.time() - started > idle_s + len(body) / bytes_per_s:
                 raise TimeoutError
     except TimeoutError:
         raise BodyTimeout(f"The rest of the request body did not arrive within {idle_ms // 1000} s.") from None

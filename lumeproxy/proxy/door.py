@@ -14,9 +14,6 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong, TransferEncodingError
 from structlog.typing import FilteringBoundLogger
 
-# A request's head comes in one packet or two; one that is dripped in byte by byte holds a connection for nothing.
-HEAD_S = 15.0
-
 _TEXTS = {
     400: "This is not a valid HTTP request.\n",
     408: "The request did not arrive in time.\n",
@@ -28,14 +25,15 @@ _TEXTS = {
 class _Handler(web.RequestHandler):  # type: ignore[type-arg,unused-ignore]
     """Answers malformed requests with a fixed text, and closes on a head that is not there in time."""
 
-    __slots__ = ("_head_timer",)
+    __slots__ = ("_head_timer", "head_s")
 
     _head_timer: asyncio.TimerHandle | None
+    head_s: float  # what a head may take
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The first head is due at once."""
         super().connection_made(transport)
-        self._head_timer = self._loop.call_later(HEAD_S, self.force_close)
+        self._head_timer = self._loop.call_later(self.head_s, self.force_close)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is due any more."""
@@ -52,7 +50,7 @@ class _Handler(web.RequestHandler):  # type: ignore[type-arg,unused-ignore]
         if self._waiter is None or self._waiter.done():
             self._stop_head_timer()
         elif self._head_timer is None:
-            self._head_timer = self._loop.call_later(HEAD_S, self.force_close)
+            self._head_timer = self._loop.call_later(self.head_s, self.force_close)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -95,7 +93,8 @@ class _Handler(web.RequestHandler):  # type: ignore[type-arg,unused-ignore]
 class Runner(web.AppRunner):
     """An AppRunner whose connections are handled by _Handler."""
 
-    def __init__(self, app: web.Application, log: FilteringBoundLogger, *, header_bytes: int) -> None:
+    def __init__(self, app: web.Application, log: FilteringBoundLogger, *, header_bytes: int, head_ms: int) -> None:
+        self._head_s = head_ms / 1000
         super().__init__(
             app,
             auto_decompress=False,
@@ -112,11 +111,17 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:  # type: ignore[type-arg,unused-ignore]
         server = await super()._make_server()
         server.__class__ = _Server
+        assert isinstance(server, _Server)
+        server.head_s = self._head_s
         return server
 
 
 class _Server(web.Server):  # type: ignore[type-arg,unused-ignore]
     """Makes our handler where aiohttp makes its own."""
 
+    head_s: float
+
     def __call__(self) -> web.RequestHandler:  # type: ignore[type-arg,unused-ignore]
-        return _Handler(self, loop=self._loop, **self._kwargs)
+        handler = _Handler(self, loop=self._loop, **self._kwargs)
+        handler.head_s = self.head_s
+        return handler

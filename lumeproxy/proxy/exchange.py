@@ -67,8 +67,11 @@ class Exchange:
         time_ms = self.books.clock.now_ms()
         generation = self._auth.generation
         key = await self.caller(request)
-        limit = self.limits.body_bytes
-        body = await read_body(request, limit_bytes=limit, idle_ms=self.limits.body_idle_ms)
+        limits = self.limits
+        limit = limits.body_bytes
+        body = await read_body(
+            request, limit_bytes=limit, idle_ms=limits.body_idle_ms, bytes_per_s=limits.body_bytes_per_s
+        )
         if self._auth.generation != generation or key.has_end:
             key = await self.caller(request)  # it may have ended while the body arrived
         coding = request.headers.get("Content-Encoding", "")

@@ -29,8 +29,6 @@ from lumeproxy.upstreams.base import CutShort, NotReached, Reply
 # Statuses by which an upstream says that it has no such endpoint; then our own estimate answers.
 NOT_OFFERED = frozenset({404, 405, 501})
 COUNT_REPLY_BYTES = 1 << 20
-# Nobody watches over a count as over a billed call; providers answer within a second.
-COUNT_S = 30.0
 # Anthropic's documentation allows the epoch for a model whose release date is not known.
 _UNKNOWN_DATE = "1970-01-01T00:00:00Z"
 
@@ -53,7 +51,7 @@ class Counts:
         """Answer one count. Raises what Exchange.receive raises, ModelNotFound, UpstreamError kinds."""
         incoming = await self._exchange.receive(request, dialect, endpoint)
         try:
-            async with asyncio.timeout(COUNT_S):
+            async with asyncio.timeout(self._exchange.limits.count_ms / 1000):
                 return await self._count(incoming)
         except TimeoutError:
             raise Unreachable("The model provider did not answer in time.", retry_after_s=5) from None

@@ -34,9 +34,11 @@ class ExchangeLimits:
 
     body_bytes: int
     body_idle_ms: int
+    body_bytes_per_s: int
     event_bytes: int
     json_reply_bytes: int
     json_buffer_bytes: int
+    count_ms: int
     drain_ms: int
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from lumeproxy import logs
 from lumeproxy.clock import Clock
-from lumeproxy.proxy import door
 from lumeproxy.proxy.door import Runner
+from tests.conftest import ROUTES
 from tests.proxy.conftest import Speak, spoken
 from tests.support import streams
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, proxy
 from tests.support.upstream import Connection, ScriptedUpstream
 
 BODY = b'{"model":"claude-test-1","max_tokens":5,"messages":[]}'
@@ -154,19 +155,25 @@ async def test_a_malformed_request_behind_a_good_one_gets_its_own_answer(
     assert [record["ending"] for record in await lume.records()] == ["complete"]
 
 
+@pytest.fixture
+async def hasty(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Proxy]:
+    """A proxy that waits for a head no longer than it must."""
+    both = {"anthropic": upstream, "openai": upstream}
+    async with proxy(tmp_path, both, routes=ROUTES, more="[limits]\nhead_ms = 50") as made:
+        yield made
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: "])
-async def test_a_head_that_is_not_there_in_time_ends_the_connection(lume: Proxy, monkeypatch, sent):
-    monkeypatch.setattr(door, "HEAD_S", 0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", lume.server.port)
+async def test_a_head_that_is_not_there_in_time_ends_the_connection(hasty: Proxy, sent):
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty.server.port)
     writer.write(sent)
 
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
 
 
-async def test_the_next_head_on_a_connection_has_to_come_in_time_too(lume: Proxy, monkeypatch):
-    monkeypatch.setattr(door, "HEAD_S", 0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", lume.server.port)
+async def test_the_next_head_on_a_connection_has_to_come_in_time_too(hasty: Proxy):
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty.server.port)
     for _ in range(2):
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"ok\n"), 5)
@@ -176,19 +183,16 @@ async def test_the_next_head_on_a_connection_has_to_come_in_time_too(lume: Proxy
     writer.close()
 
 
-async def test_a_slow_answer_is_not_taken_for_a_late_head(
-    lume: Proxy, upstream: ScriptedUpstream, speak: Speak, monkeypatch
-):
-    monkeypatch.setattr(door, "HEAD_S", 0.05)
+async def test_a_slow_answer_is_not_taken_for_a_late_head(hasty: Proxy, upstream: ScriptedUpstream):
 
     async def slow(connection: Connection) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", lume.server.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", hasty.server.port)
         assert await asyncio.wait_for(reader.read(), 5) == b""  # by now the time for a head has passed
         writer.close()
         await connection.reply(streams.anthropic_whole())
 
     upstream.script = slow
-    answer = await speak(SIZED.replace(b"{key}", lume.key.encode()) + b"\r\n" + BODY)
+    answer = await spoken(hasty.server.port, SIZED.replace(b"{key}", hasty.key.encode()) + b"\r\n" + BODY)
 
     assert answer.body == streams.anthropic_whole()
 
@@ -221,7 +225,7 @@ async def faulty(log_lines: io.StringIO) -> AsyncIterator[int]:
     for path, handler in (("/failing", failing), ("/unsendable", unsendable), ("/begun", begun)):
         app.router.add_get(path, handler)
     log = logs.make(level="debug", style="json", clock=Clock(), stream=log_lines)
-    runner = Runner(app, log, header_bytes=8192)
+    runner = Runner(app, log, header_bytes=8192, head_ms=15_000)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -583,6 +583,27 @@ async def test_parallel_streams_spend_no_more_than_there_is(tmp_path: Path, upst
     assert all(one.clean and b"billing_error" in one.body for one in taken)
 
 
+@pytest.mark.parametrize("path", [ANTHROPIC, RESPONSES, CHAT])
+async def test_a_keys_budget_ends_a_stream_as_credit_does(
+    tmp_path: Path, upstream: ScriptedUpstream, path: str
+) -> None:
+    upstream.script = play(events(path, LONG)[:150], lambda c: c.closed_by_peer())
+    async with proxy(tmp_path, both(upstream), routes=ROUTES) as lume:
+        key = (await lume.run("key.create", account="tester", budget_week_nanousd=REST))["key"]
+
+        taken = await take(lume.post(path, ask(path), headers={"Authorization": f"Bearer {key}"}))
+
+        record = await settled(lume)
+        assert (record["ending"], record["cost_nanousd"], record["shortfall_nanousd"]) == ("out_of_credit", REST, 0)
+        refused = await take(lume.post(path, ask(path), headers={"Authorization": f"Bearer {key}"}))
+        assert refused.status == (402 if path == ANTHROPIC else 429)
+        assert b"The budget of this key is $" in refused.body
+        assert b" a week: this call needs $" in refused.body
+    own, _ = last_words(path, taken.body)
+    said_why(path, own, "The budget of this key, or its credit, ran out", "billing_error")
+    assert taken.clean
+
+
 async def test_out_of_credit_in_a_coded_stream_cuts_it(tmp_path: Path, upstream: ScriptedUpstream) -> None:
     coder = zlib.compressobj(wbits=31)
     parts = [coder.compress(one) + coder.flush(zlib.Z_SYNC_FLUSH) for one in events(ANTHROPIC, LONG)]

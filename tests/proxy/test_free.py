@@ -127,8 +127,7 @@ async def test_the_next_upstream_of_the_route_is_asked_when_one_gives_no_reply(
         assert await nothing_was_booked(lume)
 
 
-async def test_an_upstream_that_says_nothing_is_given_up(lume: Proxy, upstream: ScriptedUpstream, monkeypatch):
-    monkeypatch.setattr(free, "COUNT_S", 0.05)
+async def test_an_upstream_that_says_nothing_is_given_up(tmp_path: Path, upstream: ScriptedUpstream):
     closed = asyncio.Event()
 
     async def silent(connection: Connection) -> None:
@@ -136,7 +135,8 @@ async def test_an_upstream_that_says_nothing_is_given_up(lume: Proxy, upstream: 
         closed.set()
 
     upstream.script = silent
-    async with lume.post(COUNT, ASK) as response:
+    short = proxy(tmp_path, {"anthropic": upstream}, more="[limits]\ncount_ms = 50")
+    async with short as lume, lume.post(COUNT, ASK) as response:
         assert (response.status, response.headers["retry-after"]) == (503, "5")
         assert (await response.json())["error"]["type"] == "overloaded_error"
     await asyncio.wait_for(closed.wait(), 5)
