@@ -214,7 +214,8 @@ async def running(
 async def _recover(database: Database, clock: Clock, log: FilteringBoundLogger) -> None:
     """Charge what a crash left open by its last checkpoint, release the rest, and say so."""
     if database.has_wal_reset_bug:
-        log.debug("sqlite", version=database.sqlite_version, note="has the WAL-reset bug; kept harmless by one writer")
+        note = "it has the WAL-reset bug, which one writer keeps harmless; lumeproxy[sqlite] brings a newer one"
+        log.info("sqlite", version=database.sqlite_version, note=note)
     # Whatever is open now was left behind, also where the clock has been set back since: the lock says that nobody else
     # can have opened it.
     ended = await database.write(ledger.recover, ANY_TIME_MS, clock.now_ms())

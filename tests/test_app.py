@@ -282,14 +282,14 @@ async def test_a_port_that_the_same_datas_server_has_is_told_as_that(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-async def test_the_sqlite_bug_that_does_no_harm_is_told_at_level_debug_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(Database, "has_wal_reset_bug", True)
-    for level, told in (("info", 0), ("debug", 1)):
+async def test_the_start_log_tells_of_the_sqlite_bug_and_of_the_mend(tmp_path, monkeypatch):
+    for bug, told in ((True, 1), (False, 0)):
+        monkeypatch.setattr(Database, "has_wal_reset_bug", bug)
         stream = io.StringIO()
-        log = logs.make(level=level, style="json", clock=Clock(), stream=stream)
+        log = logs.make(level="info", style="json", clock=Clock(), stream=stream)
         async with running(settings_of(tmp_path), {}, Clock(), log):
             pass
-        assert stream.getvalue().count("WAL-reset bug") == told
+        assert stream.getvalue().count("WAL-reset bug") == stream.getvalue().count("lumeproxy[sqlite]") == told
 
 
 async def test_a_start_on_what_is_there_counts_it(tmp_path):
