@@ -32,13 +32,15 @@ RICH = "[billing]\nfirst_credit = 100000\nhold_output_tokens = 256\nhold_least_o
 
 @dataclass
 class Bill:
-    """One call as its provider saw it. `sent`: when how many characters of text had been sent in all."""
+    """One call as its provider saw it. `sent`: when how many characters of text had been sent in all. `reported`: when the
+    output was named, which is before the last event."""
 
     path: str
     input: int
     output: int
     began: float | None = None
     sent: list[tuple[float, int]] = field(default_factory=list)
+    reported: float | None = None
     requests: int = 0
 
     @property
@@ -100,6 +102,8 @@ class Provider:
         for event in bill.events(asked["words"]):
             chars += event.count(b'"' + WORD.encode() + b'"') * len(WORD)
             bill.sent.append((time.monotonic(), chars))
+            if b"usage" in event and b'_tokens": %d' % bill.output in event:
+                bill.reported = bill.reported or time.monotonic()
             await connection.chunk(event)
             if asked["pause"] and WORD.encode() in event:
                 await asyncio.sleep(asked["pause"])

@@ -85,6 +85,8 @@ def judge_open(record: dict[str, Any], bill: Bill, held: int, killed: float, tal
             tally.wrong.append(f"{name}: {cost} for an answer that had not begun")
         return
     most = max(tokens_out(bill.path, bill.characters(killed)), 1)
+    if bill.reported is not None and bill.reported <= killed:
+        most = max(most, bill.output)  # its settlement was on its way, and its checkpoint had been written before
     if record["output_tokens"] > most:
         tally.wrong.append(f"{name}: {record['output_tokens']} tokens of output, {most} were sent")
     behind = killed - bill.began
