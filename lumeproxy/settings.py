@@ -153,6 +153,8 @@ class Limits(_Section):
     receive_buffer_bytes: PositiveInt = 131_072
     write_queue: PositiveInt = 4096
     checkpoint_ms: PositiveInt = 2_000
+    probe_ms: PositiveInt = 10_000
+    probe_bytes: PositiveInt = 8 * 1024 * 1024
 
 
 class Log(_Section):

@@ -164,6 +164,11 @@ class HttpUpstream:
         self._authorize = authorize
         self._session = session
 
+    @property
+    def base_url(self) -> str:
+        """Where it is, with its version."""
+        return self._base
+
     async def send(self, outgoing: Outgoing) -> Reply:
         """Send the request; raises NotReached, whose `sent` decides whether another upstream may be tried."""
         url = self._base + outgoing.path + ("?" + outgoing.query if outgoing.query else "")
@@ -185,4 +190,23 @@ class HttpUpstream:
             raise NotReached(f"The upstream {self.name} can't be reached.", sent=False) from None
         except (aiohttp.ClientError, OSError, TimeoutError):
             raise NotReached(f"The upstream {self.name} closed the connection without a reply.", sent=True) from None
-        return HttpReply(response, [secret for _, value in credential if (secret := value.rpartition(" ")[2])])
+        return HttpReply(response, _secrets(credential))
+
+    async def get(self, path: str, query: str, headers: Sequence[tuple[str, str]], *, authorized: bool) -> HttpReply:
+        """Ask the upstream something of our own, with the operator's credential or without; nothing is followed.
+
+        aiohttp's errors come as they are, for whoever asks wants to know why (`upstreams.probe` does).
+        """
+        credential = self._authorize()
+        response = await self._session.get(
+            URL(self._base + path + ("?" + query if query else ""), encoded=True),
+            headers=[*headers, *(credential if authorized else ()), ("Accept-Encoding", "identity")],
+            skip_auto_headers=_AUTOMATIC,
+            allow_redirects=False,
+        )
+        return HttpReply(response, _secrets(credential))
+
+
+def _secrets(credential: Sequence[tuple[str, str]]) -> list[str]:
+    """What must not come back in a reply's headers."""
+    return [secret for _, value in credential if (secret := value.rpartition(" ")[2])]
