@@ -25,7 +25,7 @@ from lumeproxy.errors import ConfigError, StoreUnavailable
 from lumeproxy.store.files import Files
 from lumeproxy.store.lock import locked
 from lumeproxy.store.migrations import known, migrate
-from lumeproxy.store.sqlite import sqlite3
+from lumeproxy.store.sqlite import has_wal_reset_bug, sqlite3
 
 Tx: TypeAlias = sqlite3.Connection
 T = TypeVar("T")
@@ -149,10 +149,8 @@ class Database:
 
     @property
     def has_wal_reset_bug(self) -> bool:
-        """Whether this SQLite is one of 3.7.0 to 3.51.2 without the backported fix (3.44.6, 3.50.7)."""
-        parts = tuple(int(part) for part in self.sqlite_version.split(".")[:3])
-        fixed = (3, 44, 6) <= parts < (3, 45) or (3, 50, 7) <= parts < (3, 51)
-        return (3, 7, 0) <= parts <= (3, 51, 2) and not fixed
+        """Whether this SQLite may lose commits where two connections write."""
+        return has_wal_reset_bug(self.sqlite_version)
 
     def submit(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Queue a transaction now; it runs even if nobody waits for the future any more.

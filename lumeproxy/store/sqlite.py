@@ -17,4 +17,11 @@ else:
     except ImportError:
         import sqlite3
 
-__all__ = ["sqlite3"]
+__all__ = ["has_wal_reset_bug", "sqlite3"]
+
+
+def has_wal_reset_bug(version: str) -> bool:
+    """Whether an SQLite of that version is one of 3.7.0 to 3.51.2 without the backported fix (3.44.6, 3.50.7)."""
+    parts = tuple(int(part) for part in version.split(".")[:3])
+    fixed = (3, 44, 6) <= parts < (3, 45) or (3, 50, 7) <= parts < (3, 51)
+    return (3, 7, 0) <= parts <= (3, 51, 2) and not fixed
