@@ -26,12 +26,13 @@ LAYERS = [
     {"compose"},
     {"reload", "greeting"},
     {"app"},
+    {"doctor"},  # looks at everything, and starts a server of its own where none runs
     {"cli"},
     {"__main__"},
 ]
 # Where a foreign package may be imported, by the first part of our module's name.
 ALLOWED = {
-    "aiohttp": {"app", "compose", "reload", "upstreams", "proxy", "dashboard"},
+    "aiohttp": {"app", "compose", "reload", "upstreams", "proxy", "dashboard", "doctor"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "pydantic": {"settings"},

@@ -18,6 +18,7 @@ from lumeproxy.cli.account import account
 from lumeproxy.cli.audit import audit
 from lumeproxy.cli.backup import backup
 from lumeproxy.cli.credit import credit
+from lumeproxy.cli.doctor import doctor
 from lumeproxy.cli.key import key
 from lumeproxy.cli.program import program
 from lumeproxy.cli.reach import data_options
@@ -52,7 +53,7 @@ def tree(context: click.Context, /, **options: object) -> int | None:
     return status
 
 
-for command in (serve, account, key, credit, usage, audit, backup):
+for command in (serve, account, key, credit, usage, audit, backup, doctor):
     tree.add_command(command)
 
 

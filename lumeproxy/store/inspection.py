@@ -28,12 +28,14 @@ READ_MS = 5_000  # for a lock of SQLite's own: a checkpoint, a recovery
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The files of a data folder: sizes in bytes, 0 for none. Of `disk_bytes`, `free_bytes` are left for us.
+    """The files of a data folder: sizes in bytes, 0 for none. Of `disk_bytes`, `free_bytes` are left for us. `is_folder` is
+    False where there is a file in its place; `writable` is told of what is there, or of where it would be made.
 
     `holder` is the process that has the folder's lock, as far as it can be told ("unknown"), None where nobody has it.
     """
 
     exists: bool
+    is_folder: bool
     writable: bool
     database_exists: bool
     database_bytes: int
@@ -76,9 +78,10 @@ def look(folder: Path) -> Folder:
         free = total = 0
     else:
         free, total = usage.free, usage.total
-    files = [path for path in (folder, database) if _exists(path)]
+    files = [path for path in (folder, database) if _exists(path)] or [_existing(folder)]
     return Folder(
         exists=_exists(folder),
+        is_folder=not _exists(folder) or folder.is_dir(),
         writable=all(os.access(path, os.W_OK) for path in files),
         database_exists=_exists(database),
         database_bytes=_size(database),

@@ -28,7 +28,7 @@ def every_command(command: click.Command = tree, path: tuple[str, ...] = ()) -> 
 
 def test_the_commands_are_those_that_are_promised():
     assert set(every_command()) >= {
-        ("serve",), ("audit",), ("backup",), ("usage",),
+        ("serve",), ("audit",), ("backup",), ("usage",), ("doctor",),
         *(("account", name) for name in ("create", "list", "show", "suspend", "resume", "close")),
         *(("key", name) for name in ("create", "list", "revoke", "rotate")),
         *(("credit", name) for name in ("grant", "balance", "entries")),
@@ -46,7 +46,7 @@ def test_every_command_explains_itself_within_the_screen(path, flag, capsys, mon
     assert out.startswith("Usage: " + " ".join(("lumeproxy", *path)))
     assert max(map(len, out.splitlines())) <= 100
     assert err == ""
-    if len(path) == 2 or path in (("usage",), ("audit",), ("backup",)):
+    if len(path) == 2 or path in (("usage",), ("audit",), ("backup",), ("doctor",)):
         assert all(option in out for option in ("--data", "--config", "--json"))
 
 

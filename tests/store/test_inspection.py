@@ -178,3 +178,15 @@ def test_a_holder_that_left_no_number_is_unknown(folder):
 
 def test_the_library_tells_its_version():
     assert inspection.sqlite_version().count(".") >= 1
+
+
+def test_a_file_in_the_folders_place_is_told_from_a_folder(folder):
+    folder.touch()
+
+    assert (look(folder).exists, look(folder).is_folder, look(folder.parent).is_folder) == (True, False, True)
+
+
+def test_where_the_folder_would_be_made_must_be_writable(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder.parent)
+
+    assert look(folder / "below").writable is False

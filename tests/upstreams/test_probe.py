@@ -309,7 +309,7 @@ def test_names_are_those_that_can_be_models(body, names):
 def test_a_list_without_end_is_cut():
     body = json.dumps({"data": [{"id": str(number)} for number in range(10_050)]}).encode()
 
-    assert len(model_names(body)) == 10_000
+    assert len(model_names(body) or ()) == 10_000
 
 
 @pytest.mark.parametrize(
