@@ -40,7 +40,7 @@ def doctor(data: Path | None, config: Path | None, as_json: bool) -> int:
     data, config = inherited("data", data), inherited("config", config)
     as_json = bool(inherited("as_json", as_json or None))
     home = Path(os.environ.get("HOME") or "/")  # as the tools themselves find their files
-    patient = Patient(data, config, Around(home, Path.cwd(), dict(os.environ)))
+    patient = Patient(data, config, Around(home, _here(), dict(os.environ)))
 
     async def look() -> list[Finding]:
         found = []
@@ -59,6 +59,14 @@ def doctor(data: Path | None, config: Path | None, as_json: bool) -> int:
         told += [plural(states["warning"], "warning")] if states["warning"] else []
         click.echo("\n" + (", ".join(told) + f", {count(states['ok'])} ok." if told else "All is well."))
     return 1 if states["failed"] else 0
+
+
+def _here() -> Path:
+    """The current folder, where a tool may have settings of a project; the root where it was removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")
 
 
 def _shown(finding: Finding) -> dict[str, str | None]:

@@ -117,9 +117,11 @@ def _claude(contents: Files, around: Around) -> list[Seen]:
         if value.lower() not in _OFF:
             obstacles.append(Obstacle(f"{name} in {place} sends it past the proxy", _unset(name, place), True))
     key, key_where = _claude_key(variables, obstacles)
-    if helper:
-        told = f"apiKeyHelper in {helper} decides on the key, which can't be looked at without running it"
-        obstacles.append(Obstacle(told, f"remove apiKeyHelper from {helper}", False))
+    if helper and not (key or "").startswith(PREFIX):
+        # Its key goes beside a token, in the other header (measured), so that a token of ours counts all the same.
+        key, key_where = None, helper
+        told = f"apiKeyHelper in {helper} makes the key, which can't be looked at without running it"
+        obstacles.append(Obstacle(told, "", False))
     return [replace(found, key=key, key_where=key_where, obstacles=tuple(obstacles))]
 
 
@@ -187,11 +189,12 @@ def _codex_way(found: Seen, trees: list[tuple[Path, dict[str, Any]]], around: Ar
         return replace(
             found, base_url=str(base_url or ""), where=where, key_where="auth.json", obstacles=tuple(obstacles)
         )
-    tables = (tree.get("model_providers", {}) for _, tree in reversed(trees))
-    table = next(
-        (one[provider] for one in tables if isinstance(one, dict) and isinstance(one.get(provider), dict)), None
-    )
-    if table is None:
+    table: dict[str, Any] = {}
+    for _, tree in trees:  # the stronger one field by field
+        known = tree.get("model_providers")
+        given = known.get(str(provider)) if isinstance(known, dict) else None
+        table |= given if isinstance(given, dict) else {}
+    if not table:
         return replace(
             found, where=where, broken=f"model_provider in {where} names {provider!r}, which it does not have"
         )

@@ -190,3 +190,13 @@ def test_the_options_may_come_before_it(capsys, found, tmp_path):
 
     assert run(["--data", str(tmp_path), "--json", "doctor"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["check"] == "a"
+
+
+def test_a_current_folder_that_was_removed_stops_nothing(cli: Cli, found, monkeypatch):
+    def gone() -> Path:
+        raise FileNotFoundError
+
+    found.append(ok("a", "A."))
+    monkeypatch.setattr(Path, "cwd", gone)
+
+    assert cli("doctor").status == 0

@@ -119,14 +119,16 @@ def test_what_sends_it_past_the_proxy_is_told(name):
     assert told(only({USER: claude(**{name: "0"})})) == []
 
 
-def test_a_helper_that_makes_the_key_is_told():
-    assert told(only({USER: {**claude(), "apiKeyHelper": "pass lume"}})) == [
-        (
-            f"apiKeyHelper in {USER} decides on the key, which can't be looked at without running it",
-            f"remove apiKeyHelper from {USER}",
-            False,
-        )
-    ]
+def test_a_helper_beside_a_token_of_ours_is_in_nobodys_way():
+    assert only({USER: {**claude(), "apiKeyHelper": "pass x"}}).obstacles == ()
+
+
+@pytest.mark.parametrize("token", ["", "another"])
+def test_a_helper_that_makes_the_key_is_told(token):
+    found = only({USER: {**claude(ANTHROPIC_AUTH_TOKEN=token), "apiKeyHelper": "pass lume"}})
+
+    text = f"apiKeyHelper in {USER} makes the key, which can't be looked at without running it"
+    assert (found.key, told(found)) == (None, [(text, "", False)])
 
 
 @pytest.mark.parametrize("text", ["{not json", "[1]", "\x00", "[" * 100_000])
@@ -169,6 +171,14 @@ def test_a_profile_lies_over_the_other_file():
         ("Codex", "https://other.test/v1"),
         ("Codex with -p lume", "https://other.test/v1"),
     ]
+
+
+def test_a_profile_changes_a_provider_field_by_field():
+    profile = 'model_provider = "lume"\n[model_providers.lume]\nexperimental_bearer_token = "k"'
+
+    found = look({CODEX: codex(), PROFILE: profile})[1]
+
+    assert (found.base_url, found.key) == (URL + "/v1", "k")
 
 
 def test_codex_without_a_provider_goes_to_its_own():
@@ -304,3 +314,19 @@ def test_opencodes_files_may_be_elsewhere():
     known = files(around(XDG_CONFIG_HOME="/x", OPENCODE_CONFIG="/y.json"))
 
     assert {Path("/x/opencode/opencode.json"), Path("/y.json")} <= set(known)
+
+
+@pytest.mark.parametrize("value", ["[1]", "{}", "3", '""', "true"])
+def test_odd_values_are_told_or_taken_and_never_raise(value):
+    names = ("model_provider", "openai_base_url", "profiles", "model_providers")
+    for name in names:
+        assert len(look({CODEX: f"{name} = {value}", PROFILE: codex()}, LUME_KEY=KEY)) in (1, 2)
+    for name in ("base_url", "env_key", "experimental_bearer_token", "wire_api", "auth"):
+        text = f'model_provider = "x"\n[model_providers.x]\nname = "x"\n{name} = {value}'
+        assert len(look({CODEX: text})) == 1
+    for name in ("env", "apiKeyHelper"):
+        assert len(look({USER: f'{{"{name}": {value}}}'})) == 1
+    for text in (f'{{"provider": {value}}}', f'{{"provider": {{"x": {value}}}}}',
+                 f'{{"provider": {{"x": {{"options": {value}}}}}}}',
+                 f'{{"provider": {{"x": {{"options": {{"baseURL": {value}, "apiKey": {value}}}}}}}}}'):  # fmt: skip
+        assert len(look({OPENCODE: text})) == 1

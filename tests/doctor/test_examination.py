@@ -548,7 +548,7 @@ async def test_the_tools_of_this_machine_are_looked_at(bed: Bed):
     for file in (claude, codex, opencode):
         file.parent.mkdir(parents=True)
     env = {"ANTHROPIC_BASE_URL": "http://localhost:8787", "ANTHROPIC_AUTH_TOKEN": key}
-    claude.write_text(json.dumps({"env": env, "apiKeyHelper": "x"}))
+    claude.write_text(json.dumps({"env": env | {"ANTHROPIC_API_KEY": "sk-ant-another"}}))
     codex.write_text(
         'model_provider = "l"\n[model_providers.l]\nbase_url = "http://127.0.0.1:8787/v1"\nenv_key = "LUME_KEY"'
     )
