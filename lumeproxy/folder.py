@@ -41,10 +41,18 @@ def data_folder(data: Path | None, config: Path | None, environ: Mapping[str, st
 
 
 def config_file(config: Path | None, folder: Path, environ: Mapping[str, str]) -> Path | None:
-    """The configuration file in force: the one named, else `config.toml` in the data folder where there is one."""
+    """The configuration file in force: the one named, else `config.toml` in the data folder where there is one.
+
+    Raises ConfigError for a data folder that this user may not look into.
+    """
     file = _named_file(config, environ)
-    if file is None and (folder / CONFIG_NAME).is_file():
-        file = folder / CONFIG_NAME
+    try:
+        if file is None and (folder / CONFIG_NAME).is_file():
+            file = folder / CONFIG_NAME
+    except PermissionError:
+        raise ConfigError(
+            f"The data folder {folder} is closed to this user; run lumeproxy as its owner or choose another with --data."
+        ) from None
     return file
 
 

@@ -149,3 +149,17 @@ def test_the_mend_closes_what_others_can_get_at_and_only_that(tmp_path):
 
     assert closing_command(folder, file, closed) == f"chmod 700 '{folder}' && chmod 600 {file}"
     assert closing_command(closed, tmp_path / "none") is None
+
+
+def test_a_data_folder_that_this_user_may_not_look_into_is_told_with_the_mend(tmp_path, monkeypatch):
+    def closed(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", closed)
+
+    with pytest.raises(ConfigError) as raised:
+        config_file(None, tmp_path, {})
+    assert raised.value.message == (
+        f"The data folder {tmp_path} is closed to this user; run lumeproxy as its owner or choose another with --data."
+    )
+    assert config_file(tmp_path / "c", tmp_path, {}) == tmp_path / "c"

@@ -79,25 +79,27 @@ async def examine(patient: Patient, clock: Clock, hint: Hint) -> AsyncIterator[F
     folder, settings, finding = _configuration(patient)
     yield finding
     seen = _tools_seen(patient)
-    running, files, contents = Running(), None, None
-    if folder is not None:
+    running, contents = Running(), None
+    files = None if folder is None else inspection.look(folder)
+    # In a folder that is closed to this user, nothing is seen: neither a server nor that there is none.
+    startable = files is None or (files.is_folder and files.readable)
+    if folder is not None and startable:
         running = await _running(folder)
         yield machine.server(running, __version__, hint)
     yield machine.sqlite(inspection.sqlite_version(), sys.executable)
-    if folder is not None:
-        files = inspection.look(folder)
+    if folder is not None and files is not None:
         for finding in _folder(folder, files, running, hint):
             yield finding
-        if files.database_exists:
+        if files.database_exists and files.readable:
             ids = {key_id for one in seen if one.key and (key_id := apikey.parse(one.key))}
             contents = await asyncio.to_thread(inspection.read, folder, sorted(ids), clock.now_ms())
             for finding in machine.database(folder / FILE_NAME, contents, inspection.newest_version(), hint):
                 yield finding
         for finding in machine.modes(list(_private(folder, patient, settings))):
             yield finding
-    admission, startable = None, files is None or files.is_folder
+    admission = None
     if settings is not None:
-        for finding in _listening(settings, running, clock):
+        for finding in _listening(settings, startable and running.process_id is None and running.holder is None, clock):
             yield finding
             startable = startable and (finding.check, finding.state) != ("tls", State.FAILED)
         async with make_session(settings) as session:
@@ -126,7 +128,8 @@ def _configuration(patient: Patient) -> tuple[Path | None, Settings | None, Find
         file = config_file(patient.config, folder, environ)
         settings = load(config=patient.config, data=patient.data, environ=environ)
     except ConfigError as error:
-        mend = f"mend {file.absolute()}" if file is not None else "change the variable, or unset it"
+        variable = "change the variable, or unset it" if "LUMEPROXY_" in error.message else None
+        mend = f"mend {file.absolute()}" if file is not None else variable
         return folder, None, failed("configuration", error.message, mend)
     variables = sorted(name for name in environ if configures(name))
     told = f", and {', '.join(variables)}" if variables else ""
@@ -153,9 +156,11 @@ async def _running(folder: Path) -> Running:
 
 
 def _folder(folder: Path, files: Folder, running: Running, hint: Hint) -> Iterator[Finding]:
-    yield machine.data_folder(folder, files)
+    yield machine.data_folder(folder, files, hint)
     if files.disk_bytes:
         yield machine.disk(files)
+    if not files.readable:
+        return
     if files.database_exists:
         yield machine.wal(files, hint, served=running.process_id is not None)
     elif files.exists and files.is_folder:
@@ -180,9 +185,9 @@ def _private(folder: Path, patient: Patient, settings: Settings | None) -> Itera
             yield Private(path, path.stat().st_mode, what, closed, path.is_dir())
 
 
-def _listening(settings: Settings, running: Running, clock: Clock) -> Iterator[Finding]:
-    """The address, where no server has it yet, and the certificate."""
-    if running.process_id is None and running.holder is None:
+def _listening(settings: Settings, free: bool, clock: Clock) -> Iterator[Finding]:
+    """The address, which is to be `free` where no server of ours has it yet, and the certificate."""
+    if free:
         try:
             close_all(listen(settings))
         except ConfigError as error:

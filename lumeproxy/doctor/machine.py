@@ -37,8 +37,8 @@ def sqlite(version: str, python: str) -> Finding:
     return ok("sqlite", f"SQLite {version}.")
 
 
-def data_folder(path: Path, found: Folder) -> Finding:
-    """Whether it is there and can be written."""
+def data_folder(path: Path, found: Folder, hint: Hint) -> Finding:
+    """Whether it is there and can be read and written by this user."""
     if not found.is_folder:
         return failed("data folder", f"There is a file in the place of {path}.", "choose another folder with --data")
     if not found.exists and not found.writable:
@@ -46,12 +46,12 @@ def data_folder(path: Path, found: Folder) -> Finding:
         return failed("data folder", text, "choose another folder with --data")
     if not found.exists:
         return ok("data folder", f"{path} does not exist yet; the first start makes it.")
-    if not found.writable:
-        return failed(
-            "data folder",
-            f"{path} or the database in it can't be written by this user, so that no call can be charged.",
-            f'run lumeproxy as the owner, or: sudo chown -R "$USER" {shlex.quote(str(path))}',
-        )
+    if found.owner is not None and not (found.readable and found.writable):
+        text = f"{path} belongs to {found.owner} and is closed to this user."
+        return failed("data folder", text, f"sudo -u {shlex.quote(found.owner)} {hint('doctor')}")
+    if not (found.readable and found.writable):
+        text = f"{path} or the database in it can't be written (a read-only disk?), so that no call can be charged."
+        return failed("data folder", text, f"chmod -R u+rwX {shlex.quote(str(path))}")
     return ok("data folder", f"{path}.")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,13 +30,16 @@ READ_MS = 5_000  # for a lock of SQLite's own: a checkpoint, a recovery
 @dataclass(frozen=True, slots=True)
 class Folder:
     """The files of a data folder: sizes in bytes, 0 for none. Of `disk_bytes`, `free_bytes` are left for us. `is_folder` is
-    False where there is a file in its place; `writable` is told of what is there, or of where it would be made.
+    False where there is a file in its place; `readable` and `writable` are told for this user of what is there, or of where
+    it would be made. `owner` is another user's name whom the folder belongs to, None where it is ours.
 
     `holder` is the process that has the folder's lock, as far as it can be told ("unknown"), None where nobody has it.
     """
 
     exists: bool
     is_folder: bool
+    owner: str | None
+    readable: bool
     writable: bool
     database_exists: bool
     database_bytes: int
@@ -82,6 +86,8 @@ def look(folder: Path) -> Folder:
     return Folder(
         exists=_exists(folder),
         is_folder=not _exists(folder) or folder.is_dir(),
+        owner=_other_owner(folder),
+        readable=all(os.access(path, os.R_OK if path == database else os.R_OK | os.X_OK) for path in files),
         writable=all(os.access(path, os.W_OK) for path in files),
         database_exists=_exists(database),
         database_bytes=_size(database),
@@ -146,6 +152,19 @@ def _holder(folder: Path) -> str | None:
     finally:
         os.close(lock)
     return None
+
+
+def _other_owner(folder: Path) -> str | None:
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return None
+    if owner == os.geteuid():
+        return None
+    try:
+        return pwd.getpwuid(owner).pw_name
+    except KeyError:
+        return f"#{owner}"  # as sudo takes a user without a name
 
 
 def _existing(folder: Path) -> Path:

@@ -230,11 +230,26 @@ async def test_an_old_sqlite_is_warned_of(bed: Bed, monkeypatch):
 
 async def test_a_database_that_this_user_may_not_write_fails(bed: Bed, monkeypatch):
     await bed.begin()
-    monkeypatch.setattr(os, "access", lambda path, mode: path != bed.data / "lumeproxy.db")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or path != bed.data / "lumeproxy.db")
 
-    ((state, text, _),) = await bed.found("data folder")
+    found = {f.check: f for f in await bed.examined()}
 
-    assert (state, "can't be written by this user" in text) == ("failed", True)
+    assert (str(found["data folder"].state), found["data folder"].mend) == ("failed", f"chmod -R u+rwX {bed.data}")
+    assert (str(found["database"].state), str(found["call"].state)) == ("ok", "ok")
+
+
+async def test_of_a_folder_that_is_closed_to_this_user_nothing_is_claimed(bed: Bed, monkeypatch):
+    await bed.begin()
+    monkeypatch.setattr(os, "access", lambda path, mode: bed.data not in (path, path.parent))
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+
+    found = {f.check: f for f in await bed.examined()}
+
+    assert str(found["data folder"].state) == "failed"
+    assert found["data folder"].mend is not None
+    assert found["data folder"].mend.startswith("sudo -u ")
+    assert not {"server", "wal", "database", "keys", "address"} & set(found)
+    assert str(found["call"].state) == "warning"
 
 
 async def test_a_file_in_the_folders_place_fails(bed: Bed):

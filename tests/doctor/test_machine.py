@@ -17,6 +17,8 @@ GB, MB = 10**9, 10**6
 FOLDER = Folder(
     exists=True,
     is_folder=True,
+    owner=None,
+    readable=True,
     writable=True,
     database_exists=True,
     database_bytes=5 * MB,
@@ -54,16 +56,28 @@ def test_an_sqlite_with_the_bug_is_warned_of_with_the_command_that_brings_a_newe
     assert told(machine.sqlite("3.51.3", "python")) == ("ok", "SQLite 3.51.3.", None)
 
 
-def test_a_folder_that_cannot_be_written_fails():
-    state, text, mend = told(machine.data_folder(Path("/my data"), folder(writable=False)))
+@pytest.mark.parametrize("closed", ["readable", "writable"])
+def test_a_folder_that_is_closed_to_this_user_fails_with_what_opens_it(closed):
+    mine = machine.data_folder(Path("/my data"), folder(**{closed: False}), hint)
+    anothers = machine.data_folder(Path("/my data"), folder(**{closed: False}, owner="lume"), hint)
 
-    assert (state, "can't be written by this user" in text) == ("failed", True)
-    assert mend == "run lumeproxy as the owner, or: sudo chown -R \"$USER\" '/my data'"
-    assert told(machine.data_folder(DATA, FOLDER)) == ("ok", "/data.", None)
+    assert told(mine) == (
+        "failed",
+        "/my data or the database in it can't be written (a read-only disk?), so that no call can be charged.",
+        "chmod -R u+rwX '/my data'",
+    )
+    assert told(anothers) == (
+        "failed", "/my data belongs to lume and is closed to this user.", "sudo -u lume ./lume doctor",
+    )  # fmt: skip
+
+
+def test_a_folder_that_is_open_to_this_user_is_well_whoever_owns_it():
+    assert told(machine.data_folder(DATA, FOLDER, hint)) == ("ok", "/data.", None)
+    assert told(machine.data_folder(DATA, folder(owner="lume"), hint)) == ("ok", "/data.", None)
 
 
 def test_a_folder_that_is_not_there_yet_is_no_fault():
-    assert told(machine.data_folder(DATA, folder(exists=False, database_exists=False))) == (
+    assert told(machine.data_folder(DATA, folder(exists=False, database_exists=False), hint)) == (
         "ok", "/data does not exist yet; the first start makes it.", None,
     )  # fmt: skip
 
@@ -78,7 +92,7 @@ def test_a_folder_that_is_not_there_yet_is_no_fault():
 def test_a_place_where_no_folder_can_be_fails(changes, text):
     expected = ("failed", text, "choose another folder with --data")
 
-    assert told(machine.data_folder(DATA, folder(**changes))) == expected
+    assert told(machine.data_folder(DATA, folder(**changes), hint)) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import shutil
 import sqlite3
 from pathlib import Path
@@ -148,11 +149,26 @@ async def test_sizes_are_those_of_the_files(folder):
     assert found.database_bytes == (folder / "lumeproxy.db").stat().st_size > 10_000
 
 
-async def test_what_this_user_may_not_write_is_told(folder, monkeypatch):
+@pytest.mark.parametrize(("right", "readable", "writable"), [(os.R_OK, False, True), (os.W_OK, True, False)])
+async def test_what_this_user_may_not_read_or_write_is_told(folder, monkeypatch, right, readable, writable):
     await with_a_key(folder)
-    monkeypatch.setattr(os, "access", lambda path, mode: path != folder / "lumeproxy.db")
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & right and path == folder / "lumeproxy.db"))
 
-    assert look(folder).writable is False
+    assert (look(folder).readable, look(folder).writable) == (readable, writable)
+
+
+def test_another_owner_is_told_by_name_or_number(folder, monkeypatch):
+    folder.mkdir()
+    assert look(folder).owner is None
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: pwd.struct_passwd(("lume", "", 1, 1, "", "", "")))
+    assert look(folder).owner == "lume"
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert look(folder).owner == f"#{os.getuid()}"
 
 
 def test_what_may_not_be_seen_counts_as_not_there(folder, monkeypatch):
