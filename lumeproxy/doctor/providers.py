@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,9 +33,11 @@ class Asked:
 def upstream(asked: Asked) -> Finding:
     """Whether it can be reached and takes our credential."""
     check, probe = f"upstream:{asked.name}", asked.probe
+    # As lumeproxy asks: no proxy of the environment in between.
+    look = f"curl --noproxy '*' -v {shlex.quote(asked.base_url + '/models')}"
     where = f"{asked.name} ({asked.base_url})"
     if not probe.reachable:
-        return failed(check, f"{where} is not reached: {probe.error}.", f"curl -v {asked.base_url}/models")
+        return failed(check, f"{where} is not reached: {probe.error}.", look)
     if probe.redirects_to or (probe.status is not None and 300 <= probe.status < 400):
         to = f" to {probe.redirects_to}" if probe.redirects_to else ""
         text = f"{where} redirects{to}, which is not followed: every call fails."
@@ -50,7 +53,7 @@ def upstream(asked: Asked) -> Finding:
     if probe.status in _NO_LIST:
         return ok(check, f"{answered}; it has no list of models ({probe.status}), so its credential is not checked.")
     if probe.models is None:
-        return warning(check, f"{where} can be reached, but {probe.error}.", f"curl -v {asked.base_url}/models")
+        return warning(check, f"{where} can be reached, but {probe.error}.", look)
     credential = (
         "takes the credential" if probe.credential_ok else "lists its models to anybody (credential not checked)"
     )

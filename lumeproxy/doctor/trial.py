@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from lumeproxy import logs
 from lumeproxy.app import running
@@ -40,7 +41,16 @@ LEAST_NANOUSD = NANOUSD_PER_USD // 1000
 KEY_MS = 120_000  # how long the key would live if it could not be revoked
 START_S = 30  # for a server of our own to start; it takes a second
 ANSWER_BYTES = 65_536
+SAID_CHARS = 300
 CHECK = "call"
+
+
+class _Message(msgspec.Struct):
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +66,12 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. `charge` is what the call cost as the server says it, "" where it does not; `error` is a clause, ""
-    for an answer."""
+    """What came back. `charge` is what the call cost as the server says it, "" where it does not; `said` is the sentence
+    of our own server's that refuses the call; `error` is a clause, "" for an answer."""
 
     status: int = 0
     charge: str = ""
+    said: str = ""
     duration_ms: int = 0
     error: str = ""
 
@@ -81,15 +92,25 @@ async def ask(way: Way, key: str, clock: Clock) -> Reply:
                 way.base_url + PATH, json=QUESTION, headers=headers, ssl=pinned, allow_redirects=False
             ) as response,
         ):
-            await response.content.read(ANSWER_BYTES)
+            body = await response.content.read(ANSWER_BYTES)
             charge = response.headers.get("x-lume-charge", "")
-            return Reply(response.status, charge, clock.monotonic_ms() - began_ms)
+            said = _said(body) if response.status != 200 else ""
+            return Reply(response.status, charge, said, clock.monotonic_ms() - began_ms)
     except aiohttp.ServerFingerprintMismatch:
         return Reply(error="it serves another certificate than the file that is configured")
     except TimeoutError:
         return Reply(error=f"no answer within {way.timeout_ms / 1000:g} s")
     except (aiohttp.ClientError, OSError):
         return Reply(error="the connection failed")
+
+
+def _said(body: bytes) -> str:
+    """The sentence in an error's body, "" where there is none."""
+    try:
+        message = msgspec.json.decode(body, type=_Refusal).error.message
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+    return message[:SAID_CHARS] if message.isprintable() else ""
 
 
 async def through_running(folder: Path, way: Way, multiplier: int, clock: Clock, hint: Hint) -> Finding:
@@ -158,7 +179,8 @@ def judged(reply: Reply, server: str, paid: str) -> Finding:
     if reply.error:
         return failed(CHECK, f"A call through {server} got no answer: {reply.error}.", "look at the server's log")
     if reply.status != 200:
-        text = f"A call of {MODEL} through {server} was answered {reply.status}."
+        because = f": {reply.said}" if reply.said else "."
+        text = f"A call of {MODEL} through {server} was answered {reply.status}{because}"
         return failed(CHECK, text, "look at the server's log")
     cost = format_usd(parse_usd(reply.charge or 0))
     return ok(CHECK, f"{MODEL} answered in {reply.duration_ms:,} ms through {server}; it cost {cost}, {paid}.")

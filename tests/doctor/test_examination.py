@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from lumeproxy.clients import seen as clients
 from lumeproxy.clients.seen import Around
 from lumeproxy.clock import Clock
 from lumeproxy.dashboard.operations import Operations
@@ -81,8 +82,9 @@ class Bed:
 
 @pytest.fixture
 def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bed:
-    """The SQLite of this machine is one without the bug, and no port is taken."""
+    """The SQLite of this machine is one without the bug, no port is taken, and nobody manages the machine."""
     monkeypatch.setattr(inspection, "sqlite_version", lambda: "3.53.1")
+    monkeypatch.setattr(clients, "MANAGED", tmp_path / "managed-settings.json")
     return Bed(tmp_path, {"LUMEPROXY_SERVER__PORT": "0"})
 
 
@@ -343,10 +345,11 @@ async def test_all_that_holds_secrets_and_is_open_to_others_is_warned_of(bed: Be
     secret.write_text(GOOD)
     certificate, key = write_certificate(bed.home, Clock().now_ms() - DAY_MS, Clock().now_ms() + 90 * DAY_MS)
     upstream.script = answers()
+    elsewhere = upstream.url.replace("127.0.0.1", "0.0.0.0")  # this machine too, which only who knows it can tell
     bed.config(
         f'[server]\ntls_certificate = "{certificate}"\ntls_key = "{key}"\n[upstreams.file]\nkind = "openai"\n'
         f'base_url = "{upstream.url}"\napi_key_file = "key"\n[upstreams.far]\nkind = "openai"\n'
-        f'base_url = "http://192.0.2.1/v1"\napi_key = "{BAD}"\n[limits]\nprobe_ms = 100\n'
+        f'base_url = "{elsewhere}"\napi_key = "{BAD}"\n'
     )
     for path, mode in (
         (bed.data, 0o750), (bed.data / "lumeproxy.db", 0o644), (bed.file, 0o604), (secret, 0o640), (key, 0o604),

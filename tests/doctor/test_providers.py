@@ -13,6 +13,7 @@ from lumeproxy.doctor.providers import Asked
 from lumeproxy.upstreams.probe import Probe
 
 URL = "https://api.test/v1"
+LOOK = f"curl --noproxy '*' -v {URL}/models"
 NOW_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
 
@@ -36,9 +37,9 @@ def told(finding: Finding) -> tuple[str, str, str | None]:
         ({"status": 404, "error": "it answers 404"}, "ok",
          "answers in 120 ms; it has no list of models (404), so its credential is not checked.", None),
         ({"reachable": False, "status": None, "error": "can't connect: Connection refused"}, "failed",
-         "is not reached: can't connect: Connection refused.", f"curl -v {URL}/models"),
+         "is not reached: can't connect: Connection refused.", LOOK),
         ({"reachable": False, "status": None, "error": "its certificate is not trusted: certificate has expired"}, "failed",
-         "is not reached: its certificate is not trusted: certificate has expired.", f"curl -v {URL}/models"),
+         "is not reached: its certificate is not trusted: certificate has expired.", LOOK),
         ({"status": 401, "credential_ok": False}, "failed", "refuses the credential (401).",
          "put a valid key into the variable PROD_KEY, and restart the server (or kill -HUP it)"),
         ({"status": 403, "credential_ok": False}, "failed", "refuses the credential (403).",
@@ -51,11 +52,11 @@ def told(finding: Finding) -> tuple[str, str, str | None]:
         ({"status": 308}, "failed", "redirects, which is not followed: every call fails.",
          "set upstreams.prod.base_url to where it redirects"),
         ({"status": 503, "error": "it answers 503"}, "warning", "can be reached, but it answers 503.",
-         f"curl -v {URL}/models"),
+         LOOK),
         ({"status": 429, "error": "it answers 429"}, "warning", "can be reached, but it answers 429.",
-         f"curl -v {URL}/models"),
+         LOOK),
         ({"error": "what it answered is no list of models"}, "warning",
-         "can be reached, but what it answered is no list of models.", f"curl -v {URL}/models"),
+         "can be reached, but what it answered is no list of models.", LOOK),
     ],
 )  # fmt: skip
 def test_an_upstream_is_told_by_what_it_answered(fields, state, text, mend):

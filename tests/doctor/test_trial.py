@@ -134,6 +134,30 @@ async def test_a_server_that_stops_meanwhile_is_no_failure(tmp_path: Path):
     assert told(finding) == ("warning", "No call was made: the server has just stopped.", "./lume doctor")
 
 
+async def test_what_the_server_says_of_a_refusal_is_told(lume: Proxy):
+    (lume.settings.server.data / "lumeproxy.db-shm").unlink()
+    assert lume.server.database.look_at_files() == "lumeproxy.db-shm"
+
+    way = Way(lume.url, None, None, 10_000)
+    finding = judged(await ask(way, lume.key, Clock()), "it", "paid")
+
+    assert (str(finding.state), finding.text) == (
+        "failed",
+        "A call of claude-echo through it was answered 503: The proxy's database can't be written at the moment; please "
+        "try again.",
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"error": "no"}', b"\xff", b'{"error": {"message": "a\\nb"}}'])
+async def test_a_refusal_without_a_sentence_is_told_by_its_status(upstream: ScriptedUpstream, body):
+    async def script(connection: Connection) -> None:
+        await connection.reply(body, 500)
+
+    upstream.script = script
+
+    assert await asked(upstream) == Reply(500)
+
+
 # --- the call itself -----------------------------------------------------------------------------------------------------
 
 
@@ -174,9 +198,11 @@ async def test_no_answer_is_told_by_its_reason_and_a_redirect_is_not_followed(up
 @pytest.mark.parametrize(
     ("reply", "state", "text"),
     [
-        (Reply(200, "0.000016000", 12), "ok", "claude-echo answered in 12 ms through it; it cost $0.000016, paid."),
-        (Reply(200, "", 1), "ok", "claude-echo answered in 1 ms through it; it cost $0.00, paid."),
+        (Reply(200, "0.000016000", duration_ms=12), "ok",
+         "claude-echo answered in 12 ms through it; it cost $0.000016, paid."),
+        (Reply(200, duration_ms=1), "ok", "claude-echo answered in 1 ms through it; it cost $0.00, paid."),
         (Reply(503), "failed", "A call of claude-echo through it was answered 503."),
+        (Reply(503, said="No writes."), "failed", "A call of claude-echo through it was answered 503: No writes."),
         (Reply(error="the connection failed"), "failed", "A call through it got no answer: the connection failed."),
         (Reply(error="it serves another certificate than the file that is configured"), "warning",
          "No call was made through it: it serves another certificate than the file that is configured."),
