@@ -22,6 +22,7 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 import aiosqlite
 
 from lumeproxy.errors import ConfigError, StoreUnavailable
+from lumeproxy.store.batch import BUSY_MS, Job, carry_out, commit, prepared, translated
 from lumeproxy.store.files import Files
 from lumeproxy.store.lock import locked
 from lumeproxy.store.migrations import known, migrate
@@ -34,44 +35,15 @@ Ts = TypeVarTuple("Ts")
 FILE_NAME = "lumeproxy.db"
 # The WAL is cut back to this after a checkpoint; one long read once let it grow and it would stay so for ever.
 JOURNAL_BYTES = 64 * 1024 * 1024
-BUSY_MS = 5_000
 QUEUE_LIMIT = 4096
 BATCH_LIMIT = 64
 
-# What SQLite says when the disk, not the statement, is at fault; primary result codes of sqlite.org/rescode.html.
-_UNAVAILABLE = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-    }
-)
-
-
-_NO_WRITES = "The proxy's database takes no writes at the moment; please try again."
 _PLACES = tuple(str(number) for number in range(1, 65))
 
 
 def bound(*values: object) -> dict[str, object]:
     """Values for `$1`, `$2`, … of a statement. One text then serves SQLite and, later, PostgreSQL."""
     return dict(zip(_PLACES, values, strict=False))
-
-
-class _Job:
-    """A function that waits for the writer."""
-
-    __slots__ = ("args", "error", "fn", "future", "result")
-
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
-        self.fn = fn
-        self.args = args
-        self.future = future
-        self.result: Any = None
-        self.error: BaseException | None = None
 
 
 class _Connection(aiosqlite.Connection):
@@ -81,6 +53,15 @@ class _Connection(aiosqlite.Connection):
         super().__init__(connector, 64)
         # A process that ends without `close` must end: what is not committed by then was never promised to anybody.
         self._thread.daemon = True
+
+    def post(self, fn: Callable[[sqlite3.Connection], object]) -> None:
+        """Queue a function of the raw connection whose end nobody is told of by a future: it must tell itself."""
+        self._tx.put_nowait((None, partial(fn, self._conn)))
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """The connection itself, for use while nothing is queued that uses it."""
+        return self._conn
 
     def run(self, fn: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Queue a function of the raw connection; the future holds its result."""
@@ -112,9 +93,10 @@ class Database:
         self._lock: int | None = lock
         self._queue_limit = queue_limit
         self._batch_limit = batch_limit
-        self._waiting: deque[_Job] = deque()
-        self._urgent: deque[_Job] = deque()
-        self._in_flight: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Job] = deque()
+        self._urgent: deque[Job] = deque()
+        self._in_flight = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -220,111 +202,49 @@ class Database:
 
     # --- group commit --------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, queue: deque[_Job], fn: Callable[..., T], args: tuple[Any, ...]) -> asyncio.Future[T]:
+    def _enqueue(self, queue: deque[Job], fn: Callable[..., T], args: tuple[Any, ...]) -> asyncio.Future[T]:
         if self._closed:
             raise StoreUnavailable("The database is closed.", retry_after_s=1)
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        queue.append(_Job(fn, args, future))
-        if self._in_flight is None:
+        future: asyncio.Future[T] = self._loop.create_future()
+        queue.append(Job(fn, args, future))
+        if not self._in_flight:
+            self._in_flight = True
+            self._idle.clear()
             self._launch()
         return future
 
     def _launch(self) -> None:
-        """Send the next batch to the thread; there is at most one on its way."""
-        batch: list[_Job] = []
+        """Carry out the next batch. There is at most one on its way, and until it has landed the connection is its own."""
+        batch: list[Job] = []
         for queue in (self._urgent, self._waiting):
             while queue and len(batch) < self._batch_limit:
                 batch.append(queue.popleft())
         if not batch:
-            self._in_flight = None
+            self._in_flight = False
             self._idle.set()
             return
-        self._idle.clear()
-        self._in_flight = self._writer.run(partial(_run_batch, batch))
-        self._in_flight.add_done_callback(partial(self._landed, batch))
+        rest = commit if prepared(batch, self._writer.raw) else carry_out
+        self._writer.post(partial(self._finish, rest, batch))
 
-    def _landed(self, batch: list[_Job], future: asyncio.Future[None]) -> None:
-        broken = None if future.cancelled() else future.exception()
+    def _finish(self, rest: Callable[[list[Job], Tx], None], batch: list[Job], conn: Tx) -> None:
+        """In the writer's thread: do what is left of a batch, and tell the loop once for all its jobs."""
+        try:
+            rest(batch, conn)
+        except BaseException as error:
+            for job in batch:
+                job.error = job.error or error
+        self._loop.call_soon_threadsafe(self._landed, batch)
+
+    def _landed(self, batch: list[Job]) -> None:
         for job in batch:
             if job.future.done():  # its caller was cancelled; what the job did stays done
                 continue
-            error = job.error or broken
-            if error is None:
+            if job.error is None:
                 job.future.set_result(job.result)
             else:
-                job.future.set_exception(error)
-        self._launch()
-
-
-def _run_batch(batch: list[_Job], conn: sqlite3.Connection) -> None:
-    """Run jobs in one transaction on the connection's thread. Errors are left in the jobs."""
-    try:
-        conn.execute("BEGIN IMMEDIATE")
-        try:
-            for job in batch:
-                job.result = job.fn(conn, *job.args)
-        except Exception:
-            if len(batch) == 1 or not conn.in_transaction:
-                raise
-            # One is at fault: all over again, each apart from the others. A savepoint for each always would cost more.
-            conn.execute("ROLLBACK")
-            conn.execute("BEGIN IMMEDIATE")
-            for job in batch:
-                _run_in_savepoint(job, conn)
-        conn.execute("COMMIT")
-    except BaseException as error:
-        # After a failed write or commit SQLite may have rolled back by itself; a second ROLLBACK would raise.
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        failure = _failure(error)
-        for job in batch:
-            job.result = None
-            job.error = job.error or failure
-        if isinstance(failure, StoreUnavailable):
-            _write_over(conn)
-
-
-def _write_over(conn: sqlite3.Connection) -> None:
-    """Commit something small after a commit that failed. What the failed one had written to the WAL may stand there whole:
-    a recovery after a crash would take it for done, though its caller was told that it was not (measured: 20 of 20 refused
-    grants were there after all). The next commit is written over it; on a disk that is still broken, this one fails too."""
-    try:
-        conn.execute("BEGIN IMMEDIATE")
-        conn.execute("UPDATE accounts SET changed_ms = changed_ms + 1 WHERE id = 1")
-        conn.execute("COMMIT")
-    except sqlite3.Error:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-
-
-def _run_in_savepoint(job: _Job, conn: sqlite3.Connection) -> None:
-    conn.execute("SAVEPOINT job")
-    try:
-        job.result = job.fn(conn, *job.args)
-    except Exception as error:
-        if not conn.in_transaction:
-            raise  # SQLite gave the whole transaction up: nothing of this batch is left to save
-        conn.execute("ROLLBACK TO job")
-        job.error = _failure(error)
-    conn.execute("RELEASE job")
-
-
-def _failure(error: BaseException) -> BaseException:
-    """What the caller of a job is told."""
-    if isinstance(error, sqlite3.Error):
-        return translated(error)
-    if isinstance(error, StopIteration):
-        # A future refuses it with an error of its own, at which the writer would stop for ever.
-        return RuntimeError(f"a transaction raised {error!r}")
-    return error
-
-
-def translated(error: sqlite3.Error) -> Exception:
-    """StoreUnavailable where the disk is at fault; the error itself where a statement is, which is a bug."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF in _UNAVAILABLE:
-        return StoreUnavailable(_NO_WRITES, retry_after_s=5)
-    return error
+                job.future.set_exception(job.error)
+        # Not at once: what the callers do with their results may be committed with it (0.6 commits a call for 0.95).
+        self._loop.call_soon(self._launch)
 
 
 def unattended(future: asyncio.Future[Any]) -> None:
@@ -362,7 +282,7 @@ def _prepare(conn: sqlite3.Connection) -> None:
     """Set the file up, and this connection to it; the file is created with the first statement, readable by us only."""
     before = os.umask(0o077)
     try:
-        conn.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        conn.execute(f"PRAGMA busy_timeout = {BUSY_MS}")  # until all is set up; see `batch` for later
         conn.execute("PRAGMA journal_mode = WAL")
         # FULL: with NORMAL, 754 of 1,000 power-loss images lost acknowledged commits, with FULL none of 3,000.
         conn.execute("PRAGMA synchronous = FULL")
@@ -370,6 +290,7 @@ def _prepare(conn: sqlite3.Connection) -> None:
         conn.execute("PRAGMA secure_delete = ON")
         conn.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
         migrate(conn, known())
+        conn.execute("PRAGMA busy_timeout = 0")
     finally:
         os.umask(before)
 

@@ -18,6 +18,7 @@ from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
 from lumeproxy.errors import AccountSuspended, Missing, OutOfCredit, Refused
 from lumeproxy.store import accounts, budgets, days, prices, usage
 from lumeproxy.store.accounts import HOUSE_CREDIT, HOUSE_REVENUE, HOUSE_SHORTFALL
+from lumeproxy.store.batch import brief
 from lumeproxy.store.database import Tx, bound
 
 # A million dollars: a slip of the keyboard, not a top-up.
@@ -144,6 +145,7 @@ def entries(tx: Tx, account_name: str, limit: int = 100, before_id: int | None =
     return [EntryRow(*row) for row in rows]
 
 
+@brief
 def hold(
     tx: Tx,
     call_id: str,
@@ -224,6 +226,7 @@ def _refusal(tx: Tx, account_id: int, need_nanousd: int) -> AccountSuspended | O
     )
 
 
+@brief
 def extend(tx: Tx, call_id: str, by_nanousd: int) -> int:
     """Add to a running call's hold what is wanted, or what is left of credit and budget; returns how much that was.
 
@@ -247,6 +250,7 @@ def extend(tx: Tx, call_id: str, by_nanousd: int) -> int:
     return max(granted, 0)
 
 
+@brief
 def checkpoint(tx: Tx, points: list[tuple[str, CheckPoint]]) -> None:
     """Keep what the meters know; holds that have ended meanwhile are passed over."""
     tx.executemany(
@@ -255,6 +259,7 @@ def checkpoint(tx: Tx, points: list[tuple[str, CheckPoint]]) -> None:
     )
 
 
+@brief
 def settle(tx: Tx, record: UsageRecord) -> Settled:
     """End a hold by its record: charge the cost, give back the rest, keep the record; all or nothing.
 
