@@ -16,9 +16,10 @@ from yarl import URL
 
 from lumeproxy.errors import ConfigError
 from lumeproxy.upstreams.base import CutShort, NotReached, Outgoing, Reply, Take
+from lumeproxy.upstreams.post import Answer, Poster
 from lumeproxy.upstreams.tap import Tap, tappable
 
-# aiohttp warns above this size that bytes block the loop; a file object of the same bytes is written in pieces.
+# A body below this size is written at once; of a larger one, pieces as they are taken.
 LARGE_BODY_BYTES = 1 << 20
 # aiohttp's parser lets these through in a reply's headers, its writer refuses them: the answer would be lost on its way.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -60,7 +61,7 @@ class HttpReply:
 
     __slots__ = ("_closed", "_content", "_response", "content_length", "content_type", "encoding", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, secrets: Sequence[str]) -> None:
+    def __init__(self, response: aiohttp.ClientResponse | Answer, secrets: Sequence[str]) -> None:
         self._response = response
         self._content = response.content
         self.status = response.status
@@ -124,7 +125,7 @@ def _safe(headers: tuple[tuple[str, str], ...], secrets: Sequence[str]) -> tuple
     )
 
 
-def _closing(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+def _closing(response: aiohttp.ClientResponse | Answer) -> asyncio.Future[None] | None:
     """What is done when the reply's connection is closed, None where it has been given back already."""
     connection = response.connection
     protocol = None if connection is None else connection.protocol
@@ -163,6 +164,7 @@ class HttpUpstream:
         self._base = endpoint(_checked(name, base_url))
         self._authorize = authorize
         self._session = session
+        self._poster = Poster(session, URL(self._base))
 
     @property
     def base_url(self) -> str:
@@ -171,21 +173,16 @@ class HttpUpstream:
 
     async def send(self, outgoing: Outgoing) -> Reply:
         """Send the request; raises NotReached, whose `sent` decides whether another upstream may be tried."""
-        url = self._base + outgoing.path + ("?" + outgoing.query if outgoing.query else "")
+        url = URL(self._base + outgoing.path + ("?" + outgoing.query if outgoing.query else ""), encoded=True)
         credential = self._authorize()
-        spelled: dict[str, str] = {}  # aiohttp keeps repeats of a header only where they are spelled alike
-        headers = [(spelled.setdefault(name.lower(), name), value) for name, value in outgoing.headers]
-        headers += [*credential, ("Accept-Encoding", "identity")]
+        headers = [*outgoing.headers, *credential, ("Accept-Encoding", "identity")]
         body = outgoing.body
+        response: aiohttp.ClientResponse | Answer
         try:
-            response = await self._session.request(
-                "POST",
-                URL(url, encoded=True),
-                data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
-                headers=headers,
-                skip_auto_headers=_AUTOMATIC,
-                allow_redirects=False,
-            )
+            if len(body) < LARGE_BODY_BYTES:
+                response = await self._poster.post(url.raw_path_qs, headers, body)
+            else:
+                response = await self._in_pieces(url, headers, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL):
             raise NotReached(f"The upstream {self.name} can't be reached.", sent=False) from None
         except (aiohttp.ClientError, OSError, TimeoutError):
@@ -205,6 +202,18 @@ class HttpUpstream:
             allow_redirects=False,
         )
         return HttpReply(response, _secrets(credential))
+
+    async def _in_pieces(self, url: URL, headers: Sequence[tuple[str, str]], body: bytes) -> aiohttp.ClientResponse:
+        """Send a large body as fast as it is taken, by aiohttp's own way; its answer."""
+        spelled: dict[str, str] = {}  # aiohttp keeps repeats of a header only where they are spelled alike
+        return await self._session.request(
+            "POST",
+            url,
+            data=io.BytesIO(body),
+            headers=[(spelled.setdefault(name.lower(), name), value) for name, value in headers],
+            skip_auto_headers=_AUTOMATIC,
+            allow_redirects=False,
+        )
 
 
 def _secrets(credential: Sequence[tuple[str, str]]) -> list[str]:
