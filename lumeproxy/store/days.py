@@ -9,7 +9,7 @@ from typing import Any
 
 from lumeproxy.core.limits import day_of
 from lumeproxy.core.types import Ending, UsageRecord
-from lumeproxy.store.database import Tx, bound
+from lumeproxy.store.database import Tx, bound, positional
 
 FAILED = frozenset({Ending.REFUSED.value, Ending.UNREACHABLE.value, Ending.CUT_BY_UPSTREAM.value})
 # Those of the sums that are a record's own fields.
@@ -18,7 +18,7 @@ SUMMED = (
     "reasoning_tokens", "web_search_requests", "cost_nanousd", "shortfall_nanousd",
 )  # fmt: skip
 _COLUMNS = ("key_id", "day", "model", "upstream", "account_id", "calls", "failed_calls", *SUMMED)
-_ADD = (
+_ADD = positional(
     f"INSERT INTO days ({', '.join(_COLUMNS)}) VALUES ({', '.join(f'${n}' for n in range(1, len(_COLUMNS) + 1))})"
     " ON CONFLICT (key_id, day, model, upstream, account_id) DO UPDATE SET "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in _COLUMNS[5:])
@@ -29,7 +29,7 @@ def add(tx: Tx, record: UsageRecord) -> None:
     """Count a record that is new."""
     tx.execute(
         _ADD,
-        bound(
+        (
             record.key_id,
             day_of(record.time_ms),
             record.model,

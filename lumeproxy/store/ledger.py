@@ -16,10 +16,10 @@ from lumeproxy.core.money import format_usd
 from lumeproxy.core.pricing import cost, decode_price
 from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
 from lumeproxy.errors import AccountSuspended, Missing, OutOfCredit, Refused
-from lumeproxy.store import accounts, budgets, days, prices, usage
+from lumeproxy.store import accounts, budgets, days, entry, prices, usage
 from lumeproxy.store.accounts import HOUSE_CREDIT, HOUSE_REVENUE, HOUSE_SHORTFALL
 from lumeproxy.store.batch import brief
-from lumeproxy.store.database import Tx, bound
+from lumeproxy.store.database import Tx, bound, positional
 
 # A million dollars: a slip of the keyboard, not a top-up.
 MAX_GRANT_NANOUSD = 10**15
@@ -85,6 +85,24 @@ class CheckPoint(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
 
 
+# The statements of every call. A call id that has a hold or a record changes nothing.
+_SET_ASIDE = positional(
+    "UPDATE accounts SET held_nanousd = held_nanousd + min($1, balance_nanousd - held_nanousd)"
+    " WHERE id = $2 AND status = 'active' AND balance_nanousd - held_nanousd >= $3"
+    " AND NOT EXISTS (SELECT 1 FROM holds WHERE call_id = $4) AND NOT EXISTS (SELECT 1 FROM usage WHERE call_id = $4)"
+    " RETURNING balance_nanousd - held_nanousd, held_nanousd"
+)
+_HOLD = positional(
+    "INSERT INTO holds (call_id, account_id, amount_nanousd, opened_ms, draft, budget_key)"
+    " VALUES ($1, $2, $3, $4, $5, $6)"
+)
+_END_HOLD = positional("DELETE FROM holds WHERE call_id = $1 RETURNING account_id, amount_nanousd")
+_CHARGE = positional(
+    "UPDATE accounts SET held_nanousd = held_nanousd - $1, balance_nanousd = balance_nanousd - $3"
+    " WHERE id = $2 AND balance_nanousd - held_nanousd + $1 >= $3"
+    " RETURNING balance_nanousd - held_nanousd, balance_nanousd"
+)
+
 _DRAFT = msgspec.json.Decoder(UsageRecord)
 _CHECKPOINT = msgspec.json.Decoder(CheckPoint)
 
@@ -121,7 +139,7 @@ def grant(
         raise Refused(f"The account {account.name} is closed.")
     if not 0 < amount_nanousd <= MAX_GRANT_NANOUSD:
         raise Refused(f"A grant must be above $0 and at most {format_usd(MAX_GRANT_NANOUSD)}.")
-    _move(tx, "grant", HOUSE_CREDIT, account.id, amount_nanousd, now_ms, None, note, idempotency_key)
+    entry.move(tx, "grant", HOUSE_CREDIT, account.id, amount_nanousd, now_ms, None, note, idempotency_key)
     return balance(tx, account_name)
 
 
@@ -163,37 +181,39 @@ def hold(
     Raises OutOfCredit, BudgetSpent, AccountSuspended; then nothing was held. The same call id again returns its first
     hold, and is Refused once that has ended: a second hold could never be settled.
     """
-    known = tx.execute(
-        "SELECT amount_nanousd FROM holds WHERE call_id = $1 UNION ALL SELECT NULL FROM usage WHERE call_id = $1",
-        bound(call_id),
-    ).fetchone()
-    if known is not None:
-        if known[0] is None:
-            raise Refused(f"The call {call_id[:40]} has ended.")
-        return HoldTaken(known[0], _available(tx, account_id))
     least = min(want_nanousd, at_least_nanousd)
     if budget_key is not None:
+        known = _known(tx, call_id, account_id)
+        if known is not None:
+            return known
         budget = budgets.left(tx, budget_key, now_ms)
         if budget is not None and budget.left_nanousd < least:
             raise budgets.refusal(budget, least)
         want_nanousd = want_nanousd if budget is None else min(want_nanousd, budget.left_nanousd)
-    before = tx.execute(
-        "UPDATE accounts SET held_nanousd = held_nanousd + min($1, balance_nanousd - held_nanousd)"
-        " WHERE id = $2 AND status = 'active' AND balance_nanousd - held_nanousd >= $3"
-        " RETURNING balance_nanousd - held_nanousd, held_nanousd",
-        bound(want_nanousd, account_id, least),
-    ).fetchone()
+    before = tx.execute(_SET_ASIDE, (want_nanousd, account_id, least, call_id)).fetchone()
     if before is None:
+        known = _known(tx, call_id, account_id)
+        if known is not None:
+            return known
         raise _refusal(tx, account_id, least)
     left, held = before
     # RETURNING gives the row after the update; what was there before tells how much of `want` was had.
     amount = want_nanousd if left > 0 else held - _held_by_calls(tx, account_id)
-    tx.execute(
-        "INSERT INTO holds (call_id, account_id, amount_nanousd, opened_ms, draft, budget_key)"
-        " VALUES ($1, $2, $3, $4, $5, $6)",
-        bound(call_id, account_id, amount, now_ms, msgspec.json.encode(draft), budget_key),
-    )
+    tx.execute(_HOLD, (call_id, account_id, amount, now_ms, msgspec.json.encode(draft), budget_key))
     return HoldTaken(amount, left)
+
+
+def _known(tx: Tx, call_id: str, account_id: int) -> HoldTaken | None:
+    """The hold that a call has already, None for a new one. Raises Refused for a call that has ended."""
+    known = tx.execute(
+        "SELECT amount_nanousd FROM holds WHERE call_id = $1 UNION ALL SELECT NULL FROM usage WHERE call_id = $1",
+        bound(call_id),
+    ).fetchone()
+    if known is None:
+        return None
+    if known[0] is None:
+        raise Refused(f"The call {call_id[:40]} has ended.")
+    return HoldTaken(known[0], _available(tx, account_id))
 
 
 def _held_by_calls(tx: Tx, account_id: int) -> int:
@@ -266,28 +286,40 @@ def settle(tx: Tx, record: UsageRecord) -> Settled:
     What the cost exceeds hold and balance by is paid by the house and noted as shortfall. A repeat returns the first
     answer, whatever the second record says. Raises Missing when there never was such a hold.
     """
-    ended = tx.execute(
-        "DELETE FROM holds WHERE call_id = $1 RETURNING account_id, amount_nanousd", bound(record.call_id)
-    ).fetchone()
+    ended = tx.execute(_END_HOLD, (record.call_id,)).fetchone()
     if ended is None:
         return _settled_before(tx, record.call_id)
     account_id, held = ended
+    bill, at_ms = record.cost_nanousd, record.time_ms + (record.duration_ms or 0)
+    # Nearly always the account has what the call cost: the hold's end and the charge are one change of its row then.
+    after = tx.execute(_CHARGE, (held, account_id, bill)).fetchone()
+    if after is not None:
+        left, total = after
+        shortfall = 0
+        if bill:
+            entry.enter(tx, "charge", account_id, HOUSE_REVENUE, bill, at_ms, record.call_id)
+            entry.credit(tx, HOUSE_REVENUE, bill)
+    else:
+        left, total, shortfall = _charge_what_is_left(tx, record, account_id, held, at_ms)
+        record = msgspec.structs.replace(record, shortfall_nanousd=shortfall)
+    usage.insert(tx, record)
+    days.add(tx, record)
+    return Settled(record.cost_nanousd, shortfall, total, left)
+
+
+def _charge_what_is_left(tx: Tx, record: UsageRecord, account_id: int, held: int, at_ms: int) -> tuple[int, int, int]:
+    """End the hold of a call that cost more than the account has; what is available then, the balance, the shortfall."""
     left, total = tx.execute(
         "UPDATE accounts SET held_nanousd = held_nanousd - $1 WHERE id = $2"
         " RETURNING balance_nanousd - held_nanousd, balance_nanousd",
         bound(held, account_id),
     ).fetchone()
     charge = min(record.cost_nanousd, left)
-    shortfall = record.cost_nanousd - charge
-    at_ms = record.time_ms + (record.duration_ms or 0)
+    shortfall: int = record.cost_nanousd - charge
     if charge:
-        _move(tx, "charge", account_id, HOUSE_REVENUE, charge, at_ms, record.call_id)
-    if shortfall:
-        _move(tx, "adjustment", HOUSE_SHORTFALL, HOUSE_REVENUE, shortfall, at_ms, record.call_id, "shortfall")
-        record = msgspec.structs.replace(record, shortfall_nanousd=shortfall)
-    usage.insert(tx, record)
-    days.add(tx, record)
-    return Settled(record.cost_nanousd, shortfall, total - charge, left - charge)
+        entry.move(tx, "charge", account_id, HOUSE_REVENUE, charge, at_ms, record.call_id)
+    entry.move(tx, "adjustment", HOUSE_SHORTFALL, HOUSE_REVENUE, shortfall, at_ms, record.call_id, "shortfall")
+    return left - charge, total - charge, shortfall
 
 
 def release(tx: Tx, record: UsageRecord) -> Settled:
@@ -360,29 +392,4 @@ def _interrupted(tx: Tx, left_over: OpenHold, now_ms: int) -> UsageRecord:
         cost_nanousd=min(bill, left_over.amount_nanousd),
         estimated=True,
         settled_by=(SettledBy.CHECKPOINT if bill <= left_over.amount_nanousd else SettledBy.BOUND).value,
-    )
-
-
-def _move(
-    tx: Tx,
-    kind: str,
-    from_account: int,
-    to_account: int,
-    amount_nanousd: int,
-    at_ms: int,
-    call_id: str | None,
-    note: str = "",
-    idempotency_key: str | None = None,
-) -> None:
-    """One entry and both balances."""
-    tx.execute(
-        "INSERT INTO entries (time_ms, kind, from_account, to_account, amount_nanousd, call_id, idempotency_key, note)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        bound(at_ms, kind, from_account, to_account, amount_nanousd, call_id, idempotency_key, note),
-    )
-    tx.execute(
-        "UPDATE accounts SET balance_nanousd = balance_nanousd - $1 WHERE id = $2", bound(amount_nanousd, from_account)
-    )
-    tx.execute(
-        "UPDATE accounts SET balance_nanousd = balance_nanousd + $1 WHERE id = $2", bound(amount_nanousd, to_account)
     )

@@ -10,10 +10,12 @@ from lumeproxy.core.limits import DAY_MS
 from lumeproxy.core.types import UsageRecord
 from lumeproxy.errors import Refused
 from lumeproxy.store import accounts
-from lumeproxy.store.database import Tx, bound
+from lumeproxy.store.database import Tx, bound, positional
 
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(UsageRecord))
-_INSERT = f"INSERT INTO usage ({', '.join(_FIELDS)}) VALUES ({', '.join(f'${n}' for n in range(1, len(_FIELDS) + 1))})"
+_INSERT = positional(
+    f"INSERT INTO usage ({', '.join(_FIELDS)}) VALUES ({', '.join(f'${n}' for n in range(1, len(_FIELDS) + 1))})"
+)
 
 # The names and order of `lumeproxy usage --json` (design section 12); what follows them is ours to add to.
 SHOWN = (
@@ -42,7 +44,7 @@ _GROUPS = {
 
 def insert(tx: Tx, record: UsageRecord) -> None:
     """Add a record; its call id must be new."""
-    tx.execute(_INSERT, bound(*msgspec.structs.astuple(record)))
+    tx.execute(_INSERT, msgspec.structs.astuple(record))
 
 
 def get(tx: Tx, call_id: str) -> UsageRecord | None:
