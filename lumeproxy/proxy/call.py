@@ -94,7 +94,8 @@ class Call:
 
     async def hold(self) -> None:
         """Set credit aside, committed when this returns. Raises OutOfCredit, AccountSuspended, StoreUnavailable."""
-        await self.books.remember(self.plan.price)
+        if self.plan.price.version not in self.books.remembered_prices:
+            await self.books.remember(self.plan.price)
         taking = self.books.database.submit(
             ledger.hold,
             self.draft.call_id,
@@ -104,20 +105,19 @@ class Call:
             self.draft,
             self.draft.time_ms,
             self.key.id if self.key.budget else None,
+            abandoned=self._give_back,
         )
         try:
-            await _landed(taking)
+            taken = await taking
         except asyncio.CancelledError:
-            taking.add_done_callback(self._give_back)  # it is taken all the same, and nobody is left to settle it
+            if not taking.cancelled() and taking.exception() is None:  # taken in the very turn of the cancellation
+                self._give_back(taking.result())
             raise
-        taken = taking.result()
         self.held_nanousd = taken.amount_nanousd
         self.available_nanousd = taken.available_nanousd
 
-    def _give_back(self, taking: asyncio.Future[HoldTaken]) -> None:
-        """End a hold whose caller was cancelled while it was being taken."""
-        if taking.cancelled() or taking.exception() is not None:
-            return
+    def _give_back(self, _taken: HoldTaken) -> None:
+        """End a hold whose caller was cancelled while it was being taken: nobody is left to settle it."""
         record = self._record(Ending.INTERRUPTED, NOTHING, self.plan.price, "stopping", "")
         try:
             self.books.submit(record, self.plan.price).add_done_callback(unattended)

@@ -44,12 +44,19 @@ def brief(fn: F) -> F:
 class Job:
     """A function that waits for the writer."""
 
-    __slots__ = ("args", "brief", "error", "fn", "future", "result")
+    __slots__ = ("abandoned", "args", "brief", "error", "fn", "future", "result")
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any]) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        future: asyncio.Future[Any],
+        abandoned: Callable[[Any], None] | None = None,
+    ) -> None:
         self.fn = fn
         self.args = args
         self.future = future
+        self.abandoned = abandoned
         self.brief = getattr(fn, "brief", False)
         self.result: Any = None
         self.error: BaseException | None = None

@@ -145,8 +145,11 @@ class Database:
         """Whether this SQLite may lose commits where two connections write."""
         return has_wal_reset_bug(self.sqlite_version)
 
-    def submit(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Queue a transaction now; it runs even if nobody waits for the future any more.
+    def submit(
+        self, fn: Callable[[Tx, *Ts], T], *args: *Ts, abandoned: Callable[[T], None] | None = None
+    ) -> asyncio.Future[T]:
+        """Queue a transaction now; it runs even if nobody waits for the future any more: if that was cancelled by the time
+        of the commit, `abandoned` is told the result.
 
         Raises StoreUnavailable at once when the queue is full or the database closed. The future raises what the
         function raised, or StoreUnavailable when the disk took no commit: then nothing of it happened.
@@ -156,7 +159,7 @@ class Database:
                                    retry_after_s=30)  # fmt: skip
         if len(self._waiting) >= self._queue_limit:
             raise StoreUnavailable("The proxy is overloaded; please try again.", retry_after_s=1)
-        return self._enqueue(self._waiting, fn, args)
+        return self._enqueue(self._waiting, fn, args, abandoned)
 
     def submit_urgent(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """As `submit`, before all that is not urgent and never refused for a full queue: open calls settle first."""
@@ -213,11 +216,17 @@ class Database:
 
     # --- group commit --------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, queue: deque[Job], fn: Callable[..., T], args: tuple[Any, ...]) -> asyncio.Future[T]:
+    def _enqueue(
+        self,
+        queue: deque[Job],
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        abandoned: Callable[[T], None] | None = None,
+    ) -> asyncio.Future[T]:
         if self._closed:
             raise StoreUnavailable("The database is closed.", retry_after_s=1)
         future: asyncio.Future[T] = self._loop.create_future()
-        queue.append(Job(fn, args, future))
+        queue.append(Job(fn, args, future, abandoned))
         if not self._in_flight:
             self._in_flight = True
             self._idle.clear()
@@ -257,6 +266,8 @@ class Database:
     def _landed(self, batch: list[Job]) -> None:
         for job in batch:
             if job.future.done():  # its caller was cancelled; what the job did stays done
+                if job.error is None and job.abandoned is not None:
+                    self._loop.call_soon(job.abandoned, job.result)
                 continue
             if job.error is None:
                 job.future.set_result(job.result)

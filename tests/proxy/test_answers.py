@@ -148,7 +148,7 @@ async def no_upstream(scene: Scene) -> None:
 
 
 async def full_disk(scene: Scene) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("The disk is full.", retry_after_s=5)
 
     scene.monkeypatch.setattr(scene.lume.server.database, "submit", full)
