@@ -31,6 +31,7 @@ from lumeproxy.compose import (
     make_admission,
     make_exchange_limits,
     make_hosts,
+    make_loop,
     make_names,
     make_pace,
     make_patience,
@@ -105,7 +106,8 @@ def serve(
     """Serve until a signal; the exit status. `load` reads the settings, now and on each SIGHUP, `config` is the file that
     they come from, `say` shows a person the greeting, `hint` spells a command. Raises ConfigError before the first request
     could be taken, LumeError where the first key can't be shown."""
-    return asyncio.run(_serve(load, environ, config, say, hint))
+    with asyncio.Runner(loop_factory=make_loop()) as runner:
+        return runner.run(_serve(load, environ, config, say, hint))
 
 
 async def _serve(

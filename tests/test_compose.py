@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -22,6 +24,7 @@ from lumeproxy.compose import (
     make_admission,
     make_exchange_limits,
     make_hosts,
+    make_loop,
     make_names,
     make_patience,
     make_prices,
@@ -409,3 +412,12 @@ def test_limits_reach_the_calls_as_they_were_set(tmp_path):
     assert (limits.json_reply_bytes, limits.json_buffer_bytes, limits.drain_ms) == (4, 5, 10)
     assert (patience.first_byte_ms, patience.stream_idle_ms, patience.client_stall_ms) == (6, 7, 8)
     assert (patience.call_ms, patience.drain_ms) == (9, 10)
+
+
+def test_the_loop_is_the_faster_one_where_it_is_installed(monkeypatch):
+    made = object()
+    monkeypatch.setitem(sys.modules, "uvloop", SimpleNamespace(new_event_loop=made))
+    assert make_loop() is made
+
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # which an import takes for not there
+    assert make_loop() is None

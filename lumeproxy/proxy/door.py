@@ -9,10 +9,16 @@ handler.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong, TransferEncodingError
 from structlog.typing import FilteringBoundLogger
+
+Handle = Callable[[Any], Awaitable[web.StreamResponse]]
+# What an application serves by POST under a plain path; the router has the same, for all other spellings of it.
+DIRECT = web.AppKey("direct", dict[str, Handle])
 
 _TEXTS = {
     400: "This is not a valid HTTP request.\n",
@@ -91,10 +97,11 @@ class _Handler(web.RequestHandler):  # type: ignore[type-arg,unused-ignore]
 
 
 class Runner(web.AppRunner):
-    """An AppRunner whose connections are handled by _Handler."""
+    """An AppRunner whose connections are handled by _Handler, and whose application may name handlers for DIRECT paths."""
 
     def __init__(self, app: web.Application, log: FilteringBoundLogger, *, header_bytes: int, head_ms: int) -> None:
         self._head_s = head_ms / 1000
+        self._direct = app.get(DIRECT, {})
         super().__init__(
             app,
             auto_decompress=False,
@@ -113,7 +120,22 @@ class Runner(web.AppRunner):
         server.__class__ = _Server
         assert isinstance(server, _Server)
         server.head_s = self._head_s
+        server.request_handler = _shortened(self._direct, server.request_handler)
         return server
+
+
+def _shortened(direct: Mapping[str, Handle], routed: Handle) -> Handle:
+    """Where the target is one of the direct paths as it stands, its handler, without the router's and the middlewares'
+    coroutines around it (6 % of a call); all else goes the usual way."""
+
+    def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        if request.method == "POST":
+            handler = direct.get(request.raw_path.partition("?")[0])
+            if handler is not None:
+                return handler(request)
+        return routed(request)
+
+    return handle
 
 
 class _Server(web.Server):  # type: ignore[type-arg,unused-ignore]

@@ -24,6 +24,7 @@ from lumeproxy.errors import (
 from lumeproxy.logs import bug
 from lumeproxy.proxy import answers
 from lumeproxy.proxy.body import ClientGone
+from lumeproxy.proxy.door import DIRECT
 from lumeproxy.proxy.exchange import CALL_ID, Exchange, new_call_id
 from lumeproxy.proxy.free import Counts, Models
 from lumeproxy.proxy.incoming import printable
@@ -66,11 +67,14 @@ class Site:
         def add(method: str, path: str, handler: Handler) -> None:
             app.router.add_route(method, path, handler, expect_handler=_expect)
 
+        direct = app[DIRECT] = {}
         for dialect in dialects:
             for endpoint in dialect.endpoints:
                 service: Service = self._exchange.serve if endpoint.billed else self._counts.serve
                 for prefix in PREFIXES:
-                    add("POST", prefix + endpoint.path, self._dialect_handler(service, dialect, endpoint))
+                    path, handler = prefix + endpoint.path, self._dialect_handler(service, dialect, endpoint)
+                    direct[path] = handler
+                    add("POST", path, handler)
         for prefix in PREFIXES:
             add("GET", prefix + "/responses", self._guarded(self._refuse_websocket))
             add("GET", prefix + "/models", self._guarded(self._models.serve))

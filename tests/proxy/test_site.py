@@ -16,7 +16,7 @@ from lumeproxy.core import apikey
 from lumeproxy.dialects import DIALECTS
 from lumeproxy.errors import StoreUnavailable
 from lumeproxy.proxy.body import read_body
-from lumeproxy.proxy.door import Runner
+from lumeproxy.proxy.door import DIRECT, Runner
 from tests.proxy.conftest import Speak, spoken
 from tests.support.proxy import Proxy, proxy
 from tests.support.upstream import ScriptedUpstream
@@ -76,6 +76,29 @@ async def test_every_route_but_the_public_ones_refuses_whoever_has_no_valid_key(
         assert passed == []
         assert sorted(set(walked) & PUBLIC) == sorted(PUBLIC)
         assert await lume.records() == []
+
+
+async def test_what_is_served_past_the_router_is_what_the_router_serves(tmp_path: Path, seen_app):
+    async with proxy(tmp_path, {}):
+        (app,) = seen_app
+        routed = {
+            route.resource.canonical: route.handler
+            for route in app.router.routes()
+            if route.method == "POST" and route.resource is not None
+        }
+
+        assert app[DIRECT] == routed
+        assert set(app[DIRECT]) == {prefix + path for prefix in ("/v1", "/v1/v1") for path in ENDPOINTS}
+
+
+@pytest.mark.parametrize("target", ["/v1/messages", "/v1/messages?beta=true", "/v1/%6Dessages", "http://x/v1/messages"])
+async def test_every_spelling_of_a_path_is_served(lume: Proxy, speak: Speak, target: str):
+    body = json.dumps(ASK)
+    head = f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nx-api-key: {lume.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    answer = await speak((head + body).encode())
+
+    assert (answer.status, json.loads(answer.body)["type"]) == (200, "message")
 
 
 async def test_the_public_routes_say_nothing_of_a_customer_and_take_any_host(lume: Proxy):
