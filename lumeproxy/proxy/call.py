@@ -86,6 +86,7 @@ class Call:
         self.available_nanousd = 0
         self.settled: Settled | None = None
         self.review_at_chars = 0
+        self._covered_chars = 0
         self._body_bytes = body_bytes
         self._reviewed: Usage | None = None
         self._extending: asyncio.Future[int] | None = None
@@ -134,7 +135,7 @@ class Call:
     def covers(self, size: int) -> bool:
         """Whether the hold covers what a chunk of so many bytes can hold, as far as the last `funded` knew."""
         reading = self.reader.reading
-        return reading.output_chars + size < self.review_at_chars and reading.usage is self._reviewed
+        return reading.output_chars + size < self._covered_chars and reading.usage is self._reviewed
 
     async def funded(self) -> bool:
         """Extend the hold ahead of the metered cost; False when the credit is out and the stream has to end.
@@ -143,20 +144,10 @@ class Call:
         While the database takes no writes the stream goes on: what it costs beyond the hold is taken from the balance
         when it is settled.
         """
-        while True:
-            slack = self.held_nanousd - self._metered_nanousd()
-            margin = self.plan.slice_nanousd // 2
-            if slack < margin and self._extending is None and not self._exhausted:
-                try:
-                    self._extend(self.plan.slice_nanousd - min(slack, 0))
-                except StoreUnavailable:
-                    return True
-            if slack >= 0:
-                self._set_review(slack, margin)
-                return True
-            if self._extending is None:
-                return False
+        while not self.reviewed():
             pending = self._extending
+            if pending is None:
+                return False
             # Not awaited itself: a call that is cancelled here must not cancel an extension that is under way. Its own
             # callback, which was there first, has taken it in when this goes on.
             await _landed(pending)
@@ -165,6 +156,22 @@ class Call:
                 return True
             if error is not None:
                 raise error
+        return True
+
+    def reviewed(self) -> bool:
+        """What `funded` can tell without waiting: True while the hold covers what was delivered."""
+        slack = self.held_nanousd - self._metered_nanousd()
+        margin = self.plan.slice_nanousd // 2
+        if slack < margin and self._extending is None and not self._exhausted:
+            try:
+                self._extend(self.plan.slice_nanousd - min(slack, 0))
+            except StoreUnavailable:
+                return True
+        if slack < 0:
+            return False
+        # Until an extension has come, or when none will, there is nothing to be done before the hold is used up.
+        self._set_review(slack, 0 if self._exhausted or self._extending is not None else margin)
+        return True
 
     def _extend(self, by_nanousd: int) -> None:
         self._extending = self.books.database.submit_urgent(ledger.extend, self.draft.call_id, by_nanousd)
@@ -186,6 +193,7 @@ class Call:
         # A token is at least two characters in the estimate, so this many can't cost more than `ahead`.
         per_char = max(1, self.plan.slice_nanousd // (2 * self.plan.slice_tokens))
         self.review_at_chars = reading.output_chars + max(1, ahead // per_char)
+        self._covered_chars = reading.output_chars + slack // per_char
 
     def _metered_usage(self) -> Usage:
         """Usage so far: reported numbers, our estimate where nothing was reported yet, at most the bound: an upstream

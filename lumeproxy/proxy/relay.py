@@ -135,7 +135,7 @@ class Relay:
         for piece in pieces:
             free = meter.feed(piece)
             out = piece if stripper is None else stripper.feed(piece)
-            if meter.mark is Mark.NONE and not call.due():
+            if meter.mark is Mark.NONE and (not call.due() or self._reviewed()):
                 ready.append(out)
                 continue
             ended = await self._deliver(meter, b"".join(ready), out, free, stripped=stripper is not None)
@@ -153,15 +153,13 @@ class Relay:
     ) -> web.StreamResponse | None:
         """Write bytes that are metered, after what they call for: more credit, or the settlement before the last event.
         `before` are such that call for nothing. The response where they were the last."""
-        call, live = self._call, self._live
+        call = self._call
         self._unsent = before + out
         if meter.mark is Mark.NONE:
-            if call.due():
-                live.urgent = live.urgent or call.review_at_chars == 0
-                if not await call.funded():
-                    end = _cut_at(meter, out, stripped=stripped)
-                    if end is not None or before:
-                        return await self._out_of_credit(meter, before + out[: end or 0])
+            if call.due() and not self._reviewed() and not await call.funded():
+                end = _cut_at(meter, out, stripped=stripped)
+                if end is not None or before:
+                    return await self._out_of_credit(meter, before + out[: end or 0])
             await self._write(before + out)
             return None
         free = 0 if stripped else free  # stripped bytes are not the meter's: hold all of them
@@ -169,6 +167,11 @@ class Relay:
         await self._settle_read(meter)
         await self._write(out[free:])
         return None
+
+    def _reviewed(self) -> bool:
+        """Look whether what was metered is covered, and note that the input became known; False where that takes time."""
+        self._live.urgent = self._live.urgent or self._call.review_at_chars == 0
+        return self._call.reviewed()
 
     async def _flow(self, meter: StreamMeter, stripper: Stripper | None) -> _Step | None:
         """Pass bytes on in the callback in which they come, without a turn of the loop, while nothing has to be decided
