@@ -39,6 +39,7 @@ ALLOWED = {
     "pydantic_settings": {"settings"},
     "genai_prices": {"core"},
     "click": {"cli"},
+    "tomlkit": {"clients"},
     "structlog": {"logs", "app", "compose", "greeting", "reload", "proxy", "dashboard"},
 }
 IMPURE = {"asyncio", "socket", "time", "os", "random", "secrets", "logging", "subprocess", "threading", "aiohttp"}
