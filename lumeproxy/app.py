@@ -22,6 +22,7 @@ from aiohttp import http_parser, web
 from structlog.typing import FilteringBoundLogger
 
 from lumeproxy import logs
+from lumeproxy.clients.script import render
 from lumeproxy.clock import Clock
 from lumeproxy.compose import (
     base_url,
@@ -52,6 +53,7 @@ from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.free import Counts, Models
 from lumeproxy.proxy.guessing import Guesses
 from lumeproxy.proxy.live import Cause, LiveCalls
+from lumeproxy.proxy.scripts import Scripts
 from lumeproxy.proxy.site import Site
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
@@ -193,6 +195,7 @@ async def running(
             exchange=exchange,
             counts=Counts(exchange),
             models=models,
+            scripts=Scripts(render, Addresses(settings.server.trusted_proxies)),
             hosts=make_hosts(settings),
         )
         runner = Runner(

@@ -29,6 +29,7 @@ from lumeproxy.proxy.exchange import CALL_ID, Exchange, new_call_id
 from lumeproxy.proxy.free import Counts, Models
 from lumeproxy.proxy.incoming import printable
 from lumeproxy.proxy.passage import CLIENT_CLOSED_STATUS
+from lumeproxy.proxy.scripts import Scripts
 from lumeproxy.store import accounts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -45,17 +46,21 @@ _HOME = (
     "  POST /v1/messages            Anthropic Messages\n"
     "  POST /v1/responses           OpenAI Responses\n"
     "  POST /v1/chat/completions    OpenAI Chat Completions\n"
-    "  GET  /v1/models              models your key may use\n"
+    "  GET  /v1/models              models your key may use\n\n"
+    "  GET  /setup/claude-code.sh   set up Claude Code, codex.sh and opencode.sh the others (Windows: .ps1)\n"
 )
 
 
 class Site:
     """Routes and error answers; `hosts` are the Host names that are answered, None for any."""
 
-    def __init__(self, *, exchange: Exchange, counts: Counts, models: Models, hosts: frozenset[str] | None) -> None:
+    def __init__(
+        self, *, exchange: Exchange, counts: Counts, models: Models, scripts: Scripts, hosts: frozenset[str] | None
+    ) -> None:
         self._exchange = exchange
         self._counts = counts
         self._models = models
+        self._scripts = scripts
         self._hosts = hosts
         self._clock = exchange.books.clock
         self._log = exchange.books.log
@@ -79,6 +84,7 @@ class Site:
             add("GET", prefix + "/responses", self._guarded(self._refuse_websocket))
             add("GET", prefix + "/models", self._guarded(self._models.serve))
             add("GET", prefix + "/models/{model:.+}", self._guarded(self._one_model))
+        add("GET", "/setup/{script}", self._guarded(self._scripts.serve))
         add("HEAD", "/", self._guarded(self._ok, any_host=True))
         add("HEAD", "/api/hello", self._guarded(self._ok, any_host=True))
         add("GET", "/", self._guarded(self._home, any_host=True))
