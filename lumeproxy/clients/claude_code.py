@@ -17,6 +17,7 @@ from lumeproxy.clients.plan import Wish
 from lumeproxy.errors import Refused
 
 BASE_URL, TOKEN, API_KEY = "ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"
+ONBOARDED = "hasCompletedOnboarding"
 # Each of these sends it to another provider, whatever the address says.
 SWITCHES = (
     "CLAUDE_CODE_USE_BEDROCK",
@@ -51,7 +52,7 @@ class ClaudeCode:
         }
         return (
             Wish(_settings(machine), Format.JSON, {"env": env}, paired=(("env", BASE_URL), ("env", TOKEN))),
-            Wish(_own_file(machine), Format.JSON, {"hasCompletedOnboarding": True}, gently=True),
+            Wish(_own_file(machine), Format.JSON, {ONBOARDED: True}, gentle=((ONBOARDED,),)),
         )
 
     def warnings(self, machine: Machine, target: Target | None) -> Sequence[str]:

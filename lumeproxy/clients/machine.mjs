@@ -272,7 +272,7 @@ const TOOLS = {
         { file: path.join(folder("CLAUDE_CONFIG_DIR", ".claude"), "settings.json"), format: "json", values: { env },
           paired: [["env", "ANTHROPIC_BASE_URL"], ["env", "ANTHROPIC_AUTH_TOKEN"]] },
         { file: path.join(folder("CLAUDE_CONFIG_DIR"), ".claude.json"), format: "json",
-          values: { hasCompletedOnboarding: true }, gently: true },
+          values: { hasCompletedOnboarding: true }, gentle: [["hasCompletedOnboarding"]] },
       ];
     },
     trial: (models) => message(cheapestClaude(models) ?? models[0]),
@@ -309,7 +309,8 @@ const TOOLS = {
         models: Object.fromEntries(usable.map((model) => [model, entry(model)])) };
       const where = path.join(folder("XDG_CONFIG_HOME", ".config"), "opencode");
       const file = path.join(where, there(path.join(where, "opencode.jsonc")) ? "opencode.jsonc" : "opencode.json");
-      return [{ file, format: "jsonc", values: { provider: { [NAME]: provider } },
+      return [{ file, format: "jsonc", gentle: [["$schema"]],
+        values: { $schema: "https://opencode.ai/config.json", provider: { [NAME]: provider } },
         paired: ["baseURL", "apiKey"].map((name) => ["provider", NAME, "options", name]) }];
     },
     trial(models) {

@@ -307,8 +307,10 @@ function joined(values, more) {
 
 const isOurs = (tree, leaf) => has(tree, leaf.path) && digest(at(tree, leaf.path)) === leaf.digest;
 
-function missing(tree, values) {
-  return leaves(values).filter(([keys]) => !has(tree, keys)).reduce((made, [keys, value]) => joined(made, nested(keys, value)), {});
+function wanted(tree, wish) {
+  const isGentle = (keys) => (wish.gentle ?? []).some((other) => same(other, keys));
+  return leaves(wish.values).filter(([keys]) => !isGentle(keys) || !has(tree, keys))
+    .reduce((made, [keys, value]) => joined(made, nested(keys, value)), {});
 }
 
 function change(wish, now, earlier, backup) {
@@ -317,7 +319,7 @@ function change(wish, now, earlier, backup) {
     const before = earlier ? restored(now, earlier, backup).text : now;
     if (before !== null && wish.format === "toml") throw tomlByHand(wish);
     const tree = before === null ? new Map() : parsed(before, wish.format).value;
-    const values = wish.gently ? missing(tree, wish.values) : wish.values;
+    const values = wanted(tree, wish);
     if (isEmpty(values)) return { file: wish.file, now, before, after: before, record: null };
     const after = before === null ? fresh(values, wish.format) : assigned(before, values, wish.format);
     return { file: wish.file, now, before, after, record: recordOf(wish, tree, values, before, after) };
@@ -352,9 +354,9 @@ function recordOf(wish, tree, values, before, after) {
 function repeated(wish, now, earlier) {
   const tree = parsed(now, wish.format).value;
   const known = earlier.leaves.filter((leaf) => isOurs(tree, leaf));
-  const values = wish.gently ? missing(known.map((leaf) => leaf.path).reduce(pruned, tree), wish.values) : wish.values;
-  const wanted = leaves(values).map(([keys]) => keys);
-  const gone = known.filter((leaf) => !wanted.some((keys) => same(keys, leaf.path)));
+  const values = wanted(known.map((leaf) => leaf.path).reduce(pruned, tree), wish);
+  const named = leaves(values).map(([keys]) => keys);
+  const gone = known.filter((leaf) => !named.some((keys) => same(keys, leaf.path)));
   const after = assigned(takenBack(now, tree, gone, earlier), values, wish.format);
   const made = recordOf(wish, tree, values, now, after);
   const found = made.leaves.map((leaf) => {

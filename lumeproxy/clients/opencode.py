@@ -24,6 +24,8 @@ PACKAGES = {
     Speech.RESPONSES: "@ai-sdk/openai",
     Speech.CHAT: "@ai-sdk/openai-compatible",
 }
+# Without it, opencode puts it in by itself, and the file would no longer be as the set-up left it.
+SCHEMA = "https://opencode.ai/config.json"
 OPTIONS = ("provider", NAME, "options")
 
 
@@ -47,9 +49,14 @@ class Opencode:
             "models": {model: _entry(model, package) for model in usable},
         }
         return (
-            Wish(_settings(machine), Format.JSONC, {"provider": {NAME: provider}},
-                 paired=((*OPTIONS, "baseURL"), (*OPTIONS, "apiKey"))),
-        )  # fmt: skip
+            Wish(
+                _settings(machine),
+                Format.JSONC,
+                {"$schema": SCHEMA, "provider": {NAME: provider}},
+                paired=((*OPTIONS, "baseURL"), (*OPTIONS, "apiKey")),
+                gentle=(("$schema",),),
+            ),
+        )
 
     def warnings(self, machine: Machine, target: Target | None) -> Sequence[str]:
         """Lists that leave the provider out, and settings that come after the user's own."""

@@ -31,13 +31,13 @@ _TELLING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """The values that a file should have. `paired` go back together; `gently`: only what is not there is set."""
+    """The values that a file should have. `paired` go back together; `gentle` are set only where there is nothing."""
 
     file: FilePath
     format: Format
     values: Tree
     paired: tuple[Path, ...] = ()
-    gently: bool = False
+    gentle: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def change(wish: Wish, now: str | None, earlier: FileRecord | None, backup: str 
             return _repeated(wish, now, earlier)
         before = now if earlier is None else _restored(now, earlier, backup)[0]
         tree = {} if before is None else documents.parsed(before, wish.format)
-        values = _missing(tree, wish.values) if wish.gently else wish.values
+        values = _wanted(tree, wish)
         if not values:
             return Change(wish.file, now, before, before, None)
         after = (
@@ -111,10 +111,10 @@ def _unreadable(file: FilePath, error: Unreadable) -> Refused:
     return Refused(f"{file} can't be merged: {error}. Nothing was changed.")
 
 
-def _missing(tree: Tree, values: Tree) -> Tree:
+def _wanted(tree: Tree, wish: Wish) -> Tree:
     made: Tree = {}
-    for path, value in documents.leaves(values):
-        if not documents.has(tree, path):
+    for path, value in documents.leaves(wish.values):
+        if path not in wish.gentle or not documents.has(tree, path):
             made = documents.merged(made, documents.nested(path, value))
     return made
 
@@ -150,7 +150,7 @@ def _repeated(wish: Wish, now: str, earlier: FileRecord) -> Change:
     """A set-up on a file that has one, and that was changed otherwise since: what is still ours keeps its past."""
     tree = documents.parsed(now, wish.format)
     known = {leaf.path: leaf for leaf in earlier.leaves if _is_ours(tree, leaf)}
-    values = _missing(documents.removed_all(tree, known), wish.values) if wish.gently else wish.values
+    values = _wanted(documents.removed_all(tree, known), wish)
     wanted = dict(documents.leaves(values))
     text = _taken_back(now, tree, [leaf for path, leaf in known.items() if path not in wanted], earlier)
     after = documents.assigned(text, values, wish.format)

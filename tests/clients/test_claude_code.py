@@ -24,7 +24,7 @@ def test_the_settings_are_the_ones_measured(tmp_path: Path):
             "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
         }
     }
-    assert (own.values, own.gently) == ({"hasCompletedOnboarding": True}, True)
+    assert (own.values, own.gentle) == ({"hasCompletedOnboarding": True}, (("hasCompletedOnboarding",),))
 
 
 def test_it_is_started_with_a_model_only_where_its_own_is_not_served(tmp_path: Path):

@@ -19,7 +19,7 @@ def test_the_provider_has_every_model_in_its_makers_api(tmp_path: Path):
         machine(tmp_path), target(models=("claude-opus-5-5", "gpt-5.5", "gpt-5-image", "qwen3-coder"))
     )
 
-    assert wish.values == {"provider": {"lumeproxy": {
+    assert wish.values == {"$schema": "https://opencode.ai/config.json", "provider": {"lumeproxy": {
         "npm": "@ai-sdk/anthropic",
         "name": "lumeproxy",
         "options": {"baseURL": f"{URL}/v1", "apiKey": KEY},
