@@ -176,14 +176,14 @@ def _credentials(
     if key is not None:
         _check_key(key)
     beside = _beside(url, key, data, config, wanted)
-    address = url or (beside.server_url() if beside is not None else None)
+    address = url or (_reachable(beside.server_url()) if beside is not None else None)
     if address is None:
         raise click.UsageError("No server runs here: give the address of the proxy with --url.")
     if key is not None:
         yield address, key
         return
     checked_url(address)
-    if beside is None or wanted.dry_run or (url is not None and checked_url(url)[0] != beside.server_url()):
+    if beside is None or wanted.dry_run or (url is not None and checked_url(url)[0] != _reachable(beside.server_url())):
         asked = click.prompt("API key", hide_input=True, err=wanted.as_json)
         _check_key(asked)
         yield address, asked
@@ -209,6 +209,11 @@ def _beside(url: str | None, key: str | None, data: Path | None, config: Path | 
         return None
     reach = Reach(data, config, wanted.as_json)
     return reach if reach.server_url() is not None else None
+
+
+def _reachable(url: str | None) -> str | None:
+    """The address of a server on this machine; one that listens on all addresses is reached by loopback."""
+    return url and url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _host(url: str) -> str:

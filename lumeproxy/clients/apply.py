@@ -104,9 +104,7 @@ def apply_undo(plan: Plan) -> None:
     assert earlier is not None
     try:
         _write_all(plan)
-        for known in earlier.files:
-            if known.backup is not None:
-                (plan.state / known.backup).unlink(missing_ok=True)
+        _remove_copies(plan)
         _side_file(plan.tool, plan.state).unlink()
     except (OSError, Refused) as error:
         raise _failed(error) from None
@@ -153,9 +151,13 @@ def _forget(plan: Plan, earlier: Record | None, made: tuple[str, ...]) -> None:
         files.write(_side_file(plan.tool, plan.state), record.encode(earlier), files.PRIVATE_FILE)
         return
     _side_file(plan.tool, plan.state).unlink(missing_ok=True)
+    _remove_copies(plan)
+    files.remove_folders(made)
+
+
+def _remove_copies(plan: Plan) -> None:
     for copy in plan.state.glob(f"{plan.tool}.*.before"):
         copy.unlink()
-    files.remove_folders(made)
 
 
 def _failed(error: OSError | Refused) -> Refused:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
 from lumeproxy.clients import jsontext, tomltext
-from lumeproxy.clients.jsontext import Path, Tree, Unreadable
+from lumeproxy.clients.jsontext import KeyPath, Tree, Unreadable
 
 
 class Format(StrEnum):
@@ -41,7 +41,7 @@ def assigned(text: str, values: Tree, format: Format) -> str:
     return _checked(made, merged(parsed(text, format), values), format)
 
 
-def removed(text: str, paths: Sequence[Path], format: Format) -> str:
+def removed(text: str, paths: Sequence[KeyPath], format: Format) -> str:
     """The text without these members, all else as it was. Raises Unreadable."""
     expected = removed_all(parsed(text, format), paths)
     for path in paths:
@@ -64,7 +64,7 @@ def merged(tree: Tree, values: Tree) -> Tree:
     return made
 
 
-def pruned(tree: Tree, path: Path) -> Tree:
+def pruned(tree: Tree, path: KeyPath) -> Tree:
     """A copy of the tree without the member of that path."""
     if path[0] not in tree:
         return tree
@@ -74,14 +74,14 @@ def pruned(tree: Tree, path: Path) -> Tree:
     return {**tree, path[0]: pruned(inner, path[1:])} if isinstance(inner, dict) else tree
 
 
-def removed_all(tree: Tree, paths: Iterable[Path]) -> Tree:
+def removed_all(tree: Tree, paths: Iterable[KeyPath]) -> Tree:
     """A copy of the tree without these members."""
     for path in paths:
         tree = pruned(tree, path)
     return tree
 
 
-def leaves(tree: Tree, above: Path = ()) -> Iterator[tuple[Path, object]]:
+def leaves(tree: Tree, above: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
     """Every value that is no object, and every empty object, with its path."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -90,7 +90,7 @@ def leaves(tree: Tree, above: Path = ()) -> Iterator[tuple[Path, object]]:
             yield (*above, key), value
 
 
-def nested(path: Path, value: object) -> Tree:
+def nested(path: KeyPath, value: object) -> Tree:
     """The tree that holds this value only."""
     made: Tree = {path[-1]: value}
     for key in reversed(path[:-1]):
@@ -98,7 +98,7 @@ def nested(path: Path, value: object) -> Tree:
     return made
 
 
-def at(tree: Tree, path: Path) -> object:
+def at(tree: Tree, path: KeyPath) -> object:
     """The value at a path. Raises KeyError where there is none."""
     value: object = tree
     for key in path:
@@ -108,7 +108,7 @@ def at(tree: Tree, path: Path) -> object:
     return value
 
 
-def has(tree: Tree, path: Path) -> bool:
+def has(tree: Tree, path: KeyPath) -> bool:
     """Whether there is a value at a path."""
     try:
         at(tree, path)

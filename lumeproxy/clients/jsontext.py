@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DEPTH = 100  # nested deeper, it is no settings file
+NUMBER_CHARS = 1000  # Python's own reader gives up a little later
 
 _BLANKS = " \t\r\n"
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -24,7 +25,7 @@ _STRING = re.compile(r'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"')
 _SCALAR = re.compile(r"(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)(?![A-Za-z0-9_.+-])")
 
 Tree = dict[str, Any]
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
 class Unreadable(ValueError):
@@ -78,7 +79,7 @@ def assign(text: str, values: Tree, *, comments: bool = False) -> str:
     return _edited(text, edits)
 
 
-def remove(text: str, path: Path, *, comments: bool = False) -> str:
+def remove(text: str, path: KeyPath, *, comments: bool = False) -> str:
     """The text without the member of that path; the same text where there is none. Raises Unreadable."""
     node = _object(text, comments)
     for name in path[:-1]:
@@ -149,6 +150,8 @@ class _Reader:
         found = _SCALAR.match(self._text, at)
         if found is None:
             raise self._error(at, "the text breaks off" if not first else "no value begins like this")
+        if len(found[0]) > NUMBER_CHARS:
+            raise self._error(at, f"a number of more than {NUMBER_CHARS} characters")
         return Node(at, found.end(), json.loads(found[0]))
 
     def _string(self, at: int) -> Node:

@@ -182,7 +182,7 @@ function applyUndo(tool, changes) {
   const earlier = load(tool);
   try {
     writeAll(changes);
-    for (const known of earlier.files) if (known.backup) fs.rmSync(path.join(stateFolder(), known.backup), { force: true });
+    removeCopies(tool);
     fs.rmSync(sideFile(tool));
   } catch (error) {
     throw failed(error);
@@ -221,10 +221,14 @@ function forget(tool, earlier, made) {
     return;
   }
   fs.rmSync(sideFile(tool), { force: true });
+  removeCopies(tool);
+  removeFolders(made);
+}
+
+function removeCopies(tool) {
   for (const name of fs.existsSync(stateFolder()) ? fs.readdirSync(stateFolder()) : []) {
     if (name.startsWith(`${tool}.`) && name.endsWith(".before")) fs.rmSync(path.join(stateFolder(), name));
   }
-  removeFolders(made);
 }
 
 const failed = (error) => (error instanceof Refused ? error : error.code
@@ -336,24 +340,62 @@ function codexModel(models) {
   return model;
 }
 
-function* warnings(tool) {
-  const env = process.env;
-  if (tool === "claude-code") {
-    if (env.ANTHROPIC_API_KEY) yield "ANTHROPIC_API_KEY is set in this shell: Claude Code asks about it and sends it along. Unset it.";
-    for (const name of ["BEDROCK", "VERTEX", "FOUNDRY", "MANTLE", "ANTHROPIC_AWS", "ANTHROPIC_GOOGLE_CLOUD", "GATEWAY"].map((end) => `CLAUDE_CODE_USE_${end}`)) {
-      if (!["", "0", "false", "no", "off"].includes((env[name] ?? "").toLowerCase())) yield `${name} is set in this shell: Claude Code then goes to that provider, not to the proxy. Unset it.`;
-    }
-    const file = path.join(folder("CLAUDE_CONFIG_DIR", ".claude"), "settings.json");
+const SWITCHES = ["BEDROCK", "VERTEX", "FOUNDRY", "MANTLE", "ANTHROPIC_AWS", "ANTHROPIC_GOOGLE_CLOUD", "GATEWAY"].map((end) => `CLAUDE_CODE_USE_${end}`);
+const isOff = (value) => ["", "0", "false", "no", "off"].includes(String(value).toLowerCase());
+
+function valuesOf(file, format) {
+  try {
     const { text } = look(file);
-    const values = text === null ? new Map() : parsed(text, "json").value;
-    if (has(values, ["apiKeyHelper"])) yield `${file} has an apiKeyHelper, whose key may be used in the place of this one. Take it out of there.`;
-    for (const name of ["ANTHROPIC_API_KEY", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"]) {
-      if (has(values, ["env", name])) yield `${file} sets ${name}, which defeats this set-up. Take it out of there.`;
+    return text === null ? new Map() : parsed(text, format).value;
+  } catch (error) {
+    if (error instanceof Refused || error instanceof Unreadable) return new Map(); // what is to be changed is refused elsewhere
+    throw error;
+  }
+}
+
+function managedFiles() {
+  const where = { win32: path.join(process.env.ProgramFiles || "C:\\Program Files", "ClaudeCode"), darwin: "/Library/Application Support/ClaudeCode" }[process.platform] ?? "/etc/claude-code";
+  const more = path.join(where, "managed-settings.d");
+  const names = fs.existsSync(more) ? fs.readdirSync(more).filter((name) => name.endsWith(".json")).sort() : [];
+  return [path.join(where, "managed-settings.json"), ...names.map((name) => path.join(more, name))];
+}
+
+function* overriding(file, names) {
+  const values = valuesOf(file, "json");
+  for (const name of names) {
+    const value = at(values, ["env", name]);
+    if (value !== MISSING && value !== null && !(SWITCHES.includes(name) && isOff(value))) yield `${file} sets ${name}, which defeats this set-up. Take it out of there.`;
+  }
+  if (values.get("apiKeyHelper")) yield `${file} has an apiKeyHelper, whose key may be used in the place of this one. Take it out of there.`;
+}
+
+function* warnings(tool) {
+  if (tool === "claude-code") {
+    if (process.env.ANTHROPIC_API_KEY) yield "ANTHROPIC_API_KEY is set in this shell: Claude Code asks about it and sends it along. Unset it.";
+    for (const name of SWITCHES) {
+      if (!isOff(process.env[name] ?? "")) yield `${name} is set in this shell: Claude Code then goes to that provider, not to the proxy. Unset it.`;
     }
+    const own = path.join(folder("CLAUDE_CONFIG_DIR", ".claude"), "settings.json");
+    yield* overriding(own, ["ANTHROPIC_API_KEY", ...SWITCHES]);
+    const all = ["ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", ...SWITCHES];
+    const project = ["settings.json", "settings.local.json"].map((name) => path.join(process.cwd(), ".claude", name));
+    for (const file of [...project.filter((name) => path.dirname(name) !== path.dirname(own)), ...managedFiles()]) yield* overriding(file, all);
   }
   if (tool === "codex") {
     const file = path.join(folder("CODEX_HOME", ".codex"), "config.toml");
     if (/^\s*\[\s*profiles\s*\.\s*["']?lume["']?\s*\]/m.test(look(file).text ?? "")) yield `${file} has a [profiles.lume] of the old kind; codex -p lume then ends in an error. Remove it.`;
+  }
+  if (tool === "opencode") {
+    const where = path.join(folder("XDG_CONFIG_HOME", ".config"), "opencode");
+    const file = path.join(where, there(path.join(where, "opencode.jsonc")) ? "opencode.jsonc" : "opencode.json");
+    const values = valuesOf(file, "jsonc");
+    const enabled = values.get("enabled_providers"), disabled = values.get("disabled_providers");
+    if (Array.isArray(enabled) && !enabled.includes(NAME)) yield `${file} has a list of enabled_providers without "lumeproxy", so it stays hidden. Add it there.`;
+    if (Array.isArray(disabled) && disabled.includes(NAME)) yield `${file} has "lumeproxy" in disabled_providers, so it stays hidden. Take it out of there.`;
+    const others = [process.env.OPENCODE_CONFIG, ...["opencode.json", "opencode.jsonc", ".opencode/opencode.json"].map((name) => path.join(process.cwd(), name))];
+    for (const other of others.filter((name) => name && name !== file)) {
+      if (has(valuesOf(other, "jsonc"), ["provider", NAME])) yield `${other} has a provider of the same name, which defeats this set-up. Take it out of there.`;
+    }
   }
 }
 
@@ -434,7 +476,10 @@ async function connect(tool, name, url, key, act) {
   const changing = changes.filter((one) => one.now !== one.after);
   if (act === "plan") {
     for (const one of changing) say(diff(one));
-    for (const warning of warnings(name)) process.stderr.write(`Warning: ${warning}\n`);
+    const host = new URL(url).hostname;
+    const isNear = host === "localhost" || host === "[::1]" || /^127\./.test(host);
+    const open = url.startsWith("http:") && !isNear ? [`${url} is not encrypted: whoever is on the way to it reads the key and all that is said. Use https.`] : [];
+    for (const warning of [...open, ...warnings(name)]) process.stderr.write(`Warning: ${warning}\n`);
     return changing.length ? 0 : 3;
   }
   if (changing.length) apply(name, url, changes);

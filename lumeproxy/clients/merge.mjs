@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 
 const DEPTH = 100; // nested deeper, it is no settings file
+const NUMBER_CHARS = 1000;
 
 class Refused extends Error {}
 class Unreadable extends Error {}
@@ -59,6 +60,7 @@ class Reader {
     if (first === '"') return this.string(at);
     const found = matchAt(SCALAR, this.text, at);
     if (found === null) throw this.error(at, first ? "no value begins like this" : "the text breaks off");
+    if (found.length > NUMBER_CHARS) throw this.error(at, `a number of more than ${NUMBER_CHARS} characters`);
     return { start: at, end: at + found.length, value: JSON.parse(found), members: null };
   }
 

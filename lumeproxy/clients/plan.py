@@ -9,11 +9,11 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 
 from lumeproxy.clients import documents
 from lumeproxy.clients.documents import Format
-from lumeproxy.clients.jsontext import Path, Tree, Unreadable
+from lumeproxy.clients.jsontext import KeyPath, Tree, Unreadable
 from lumeproxy.clients.record import FileRecord, Leaf, digest, sha256
 from lumeproxy.errors import Refused
 
@@ -33,11 +33,11 @@ _TELLING = re.compile(
 class Wish:
     """The values that a file should have. `paired` go back together; `gentle` are set only where there is nothing."""
 
-    file: FilePath
+    file: Path
     format: Format
     values: Tree
-    paired: tuple[Path, ...] = ()
-    gentle: tuple[Path, ...] = ()
+    paired: tuple[KeyPath, ...] = ()
+    gentle: tuple[KeyPath, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class Change:
     """One file as it is, as it was before any set-up and as it will be; None where there is no file. `kept` are keys that
     stay as they are because somebody has changed them since."""
 
-    file: FilePath
+    file: Path
     now: str | None
     before: str | None
     after: str | None
     record: FileRecord | None
-    kept: tuple[Path, ...] = ()
+    kept: tuple[KeyPath, ...] = ()
 
     @property
     def is_none(self) -> bool:
@@ -81,7 +81,7 @@ def change(wish: Wish, now: str | None, earlier: FileRecord | None, backup: str 
 
 def undone(record: FileRecord, now: str | None, backup: str | None) -> Change:
     """What taking a set-up back changes in a file. Raises Refused for a text that can't be read, with the place."""
-    file = FilePath(record.file)
+    file = Path(record.file)
     try:
         after, kept = _restored(now, record, backup)
     except Unreadable as error:
@@ -89,7 +89,7 @@ def undone(record: FileRecord, now: str | None, backup: str | None) -> Change:
     return Change(file, now, after, after, None, tuple(kept))
 
 
-def shown(changes: Iterable[Change], home: FilePath) -> str:
+def shown(changes: Iterable[Change], home: Path) -> str:
     """The changes as a unified diff, without what is secret in them."""
     return "".join(_diff(change, home) for change in changes if not change.is_none)
 
@@ -107,7 +107,7 @@ def masked(line: str) -> str:
 # --- setting -----------------------------------------------------------------------------------------------------------
 
 
-def _unreadable(file: FilePath, error: Unreadable) -> Refused:
+def _unreadable(file: Path, error: Unreadable) -> Refused:
     return Refused(f"{file} can't be merged: {error}. Nothing was changed.")
 
 
@@ -166,9 +166,9 @@ def _repeated(wish: Wish, now: str, earlier: FileRecord) -> Change:
     return Change(wish.file, now, None, after, record)
 
 
-def _inner(values: Tree, above: Path = ()) -> list[Path]:
+def _inner(values: Tree, above: KeyPath = ()) -> list[KeyPath]:
     """The paths of all objects in the tree, outermost first."""
-    found: list[Path] = []
+    found: list[KeyPath] = []
     for key, value in values.items():
         if isinstance(value, dict) and value:
             found += [(*above, key), *_inner(value, (*above, key))]
@@ -178,7 +178,7 @@ def _inner(values: Tree, above: Path = ()) -> list[Path]:
 # --- taking back -------------------------------------------------------------------------------------------------------
 
 
-def _restored(now: str | None, record: FileRecord, backup: str | None) -> tuple[str | None, list[Path]]:
+def _restored(now: str | None, record: FileRecord, backup: str | None) -> tuple[str | None, list[KeyPath]]:
     """A file's text without the set-up, and the keys that stay because they were changed since. Raises Unreadable."""
     if now is None:
         return None, []
@@ -205,7 +205,7 @@ def _taken_back(text: str, tree: Tree, ours: list[Leaf], record: FileRecord) -> 
     return documents.assigned(text, back, record.format) if back else text
 
 
-def _told_apart(tree: Tree, leaves: tuple[Leaf, ...]) -> tuple[list[Leaf], list[Path]]:
+def _told_apart(tree: Tree, leaves: tuple[Leaf, ...]) -> tuple[list[Leaf], list[KeyPath]]:
     """Those leaves that go back, and the paths of those that somebody has changed since.
 
     Paired ones go together: as long as one of them is still ours, all of them go.
@@ -221,10 +221,10 @@ def _is_ours(tree: Tree, leaf: Leaf) -> bool:
     return documents.has(tree, leaf.path) and digest(documents.at(tree, leaf.path)) == leaf.digest
 
 
-def _collapsed(tree: Tree, gone: list[Path], made: tuple[Path, ...]) -> list[Path]:
+def _collapsed(tree: Tree, gone: list[KeyPath], made: tuple[KeyPath, ...]) -> list[KeyPath]:
     """The same removals, with an object that we made and that would be left empty in the place of all that is in it."""
     rest = set(gone)
-    chosen: list[Path] = []
+    chosen: list[KeyPath] = []
     for path in made:
         if not documents.has(tree, path) or any(path[: len(above)] == above for above in chosen):
             continue
@@ -239,7 +239,7 @@ def _collapsed(tree: Tree, gone: list[Path], made: tuple[Path, ...]) -> list[Pat
 # --- showing -----------------------------------------------------------------------------------------------------------
 
 
-def _diff(change: Change, home: FilePath) -> str:
+def _diff(change: Change, home: Path) -> str:
     name = str(change.file)
     name = "~" + name.removeprefix(str(home)) if change.file.is_relative_to(home) else name
     lines = difflib.unified_diff(

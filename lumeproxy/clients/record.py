@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from lumeproxy.clients.documents import Format
-from lumeproxy.clients.jsontext import Path
+from lumeproxy.clients.jsontext import KeyPath
 from lumeproxy.errors import Refused
 
 VERSION = 1
@@ -24,7 +24,7 @@ class Leaf:
     """One key that we set. `had` and `was`: whether it was there, and its value; `digest` of what we set; `paired`: it goes
     back together with the other paired keys of its file, as an address does with its token."""
 
-    path: Path
+    path: KeyPath
     had: bool
     was: Any
     digest: str
@@ -42,7 +42,7 @@ class FileRecord:
     before: str | None
     after: str
     backup: str | None
-    made: tuple[Path, ...]
+    made: tuple[KeyPath, ...]
     leaves: tuple[Leaf, ...]
     exact: bool
 
@@ -56,7 +56,7 @@ class Record:
     files: tuple[FileRecord, ...]
     folders: tuple[str, ...] = field(default=())
 
-    def of(self, file: FilePath) -> FileRecord | None:
+    def of(self, file: Path) -> FileRecord | None:
         """What was done to a file, None for nothing."""
         return next((record for record in self.files if record.file == str(file)), None)
 
@@ -79,7 +79,7 @@ def encode(record: Record) -> str:
         raise Refused("A key that is to be set has a date or time as its value; nothing was changed.") from None
 
 
-def decode(text: str, file: FilePath) -> Record:
+def decode(text: str, file: Path) -> Record:
     """A side file's record. Raises Refused for one that is damaged or of a later version; nothing is then changed."""
     try:
         tree = json.loads(text)

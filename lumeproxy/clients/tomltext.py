@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from lumeproxy.clients.jsontext import Path, Tree, Unreadable
+from lumeproxy.clients.jsontext import KeyPath, Tree, Unreadable
 
 
 def tree(text: str) -> Tree:
@@ -34,7 +34,7 @@ def assign(text: str, values: Tree) -> str:
     return _printed(document)
 
 
-def remove(text: str, path: Path) -> str:
+def remove(text: str, path: KeyPath) -> str:
     """The text without the key of that path; the same text where there is none. Raises Unreadable."""
     document = table = _document(text)
     for name in path[:-1]:
@@ -55,7 +55,7 @@ def fresh(values: Tree) -> str:
     return "\n".join(block for block in blocks if block)
 
 
-def _tables(path: Path, values: Tree) -> list[tuple[Path, Tree]]:
+def _tables(path: KeyPath, values: Tree) -> list[tuple[KeyPath, Tree]]:
     inner = [((*path, key), value) for key, value in values.items() if isinstance(value, dict)]
     return [found for name, table in inner for found in ((name, table), *_tables(name, table))]
 

@@ -161,6 +161,18 @@ def test_a_file_that_somebody_else_writes_meanwhile_is_left_to_them(tmp_path: Pa
     assert (tmp_path / ".claude.json").read_text() == '{"theirs": 1}'
 
 
+def test_a_copy_that_is_not_needed_any_more_goes_too(tmp_path: Path):
+    fill(tmp_path)
+    on = machine(tmp_path)
+    connect(tool("claude-code"), on, target())
+    (tmp_path / ".claude.json").unlink()
+    connect(tool("claude-code"), on, target())
+
+    disconnect(tool("claude-code"), on)
+
+    assert not (tmp_path / ".local").exists() and not (tmp_path / ".claude.json").exists()
+
+
 def test_a_lost_copy_is_made_good_key_by_key(tmp_path: Path):
     fill(tmp_path)
     on = machine(tmp_path)
@@ -239,7 +251,7 @@ JSON_SPOILT = {
     "escape": b'{"a": "\\x"}',
     "deep": b'{"a":' * 5000 + b"1" + b"}" * 5000,
     "2mb-cut": b'{"a": "' + b"x" * 2_000_000,
-    "2mb-list": b"[" + b"1000000000," * 190_000,
+    "2mb-list": b"[" + b"1" * 2_000_000,
     "merge": b"<<<<<<< HEAD\n{}\n=======\n{}\n",
 }
 ODD: dict[str, Spoil] = {
@@ -306,7 +318,7 @@ def _seen(home: Path) -> dict[str, object]:
 
 
 def test_two_megabytes_of_good_settings_are_merged_and_given_back(tmp_path: Path):
-    history = {"history": [{"text": "x" * 90, "n": n} for n in range(18_000)]}
+    history = {"history": [{"text": "x" * 990, "n": n} for n in range(2_000)]}
     (tmp_path / OWN).write_text(json.dumps(history, indent=2))
     assert (tmp_path / OWN).stat().st_size > 2_000_000
     on, before, start = machine(tmp_path), support.files(tmp_path), time.perf_counter()

@@ -209,6 +209,7 @@ TEXTS = [
     '{"env": {"URL": "https://a.test"}}', '{"env": {"TOKEN": "t1"}, "hasOwnProperty": null}',
     '{"n": 1.0, "m": 1e400, "o": -0}',
     '{"😀": "😀", "b": tru}', '{"a": [1, 2,]}', '{"a": [,]}', '{"env": null}', '{"env": {"URL": {"deep": [1]}}}',
+    '{"n": ' + "1" * 1001 + "}",
     "{}x", "nul",
     '{"deep": ' * 101 + "{}" + "}" * 101, '{"env": {},\n"b": {"env": {}}}', "// c\n{}",
     '{"env": {"URL": 1, "TOKEN": true}}',

@@ -88,15 +88,27 @@ def bare_path(folder: Path, *, node: bool = True) -> str:
 
 
 async def dash(
-    folder: Path, name: str, url: str, *options: str, key: str = "", node: bool = True
+    folder: Path,
+    name: str,
+    url: str,
+    *options: str,
+    key: str = "",
+    node: bool = True,
+    more: dict[str, str] | None = None,
+    work: str = "",
 ) -> tuple[int, str, str]:
     """Run a script by dash in a home; status, output and errors."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
     (folder / name).write_text(script(name, url))
-    environ = {"PATH": bare_path(folder, node=node), "HOME": str(home), **({"LUME_KEY": key} if key else {})}
+    environ = {
+        "PATH": bare_path(folder, node=node),
+        "HOME": str(home),
+        **({"LUME_KEY": key} if key else {}),
+        **(more or {}),
+    }
     process = await asyncio.create_subprocess_exec(
-        need("dash"), str(folder / name), *options, env=environ, cwd=home, stdin=asyncio.subprocess.DEVNULL,
+        need("dash"), str(folder / name), *options, env=environ, cwd=home / work, stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), SHELL_S)
@@ -118,26 +130,46 @@ async def test_a_script_leaves_the_same_files_and_either_takes_back_what_the_oth
         assert (status, err) == (0, "")
         assert f"{known.title} is set up: a call of " in out and lume.key not in out
         by_script = support.files(home)
-
-        assert (await dash(tmp_path, name, lume.url, "--undo"))[0] == 0
-        assert support.files(home) == before
-
-        on = machine(home)
-        names = await asyncio.to_thread(ask.models, lume.url, lume.key)
-        support.connect(known, on, Target(lume.url, lume.key, names))
-        (home / "work").rmdir()
-        assert support.files(home) == by_script
-
-        assert (await dash(tmp_path, name, lume.url, "--undo"))[0] == 0
-        assert support.files(home) == before
-
-        await dash(tmp_path, name, lume.url, "--yes", key=lume.key)
-        status, out, _ = await dash(tmp_path, name, lume.url, "--yes", key=lume.key)
-        assert status == 0 and "Nothing has to change." in out
         support.disconnect(known, machine(home))
         (home / "work").rmdir()
         assert support.files(home) == before
+
+        names = await asyncio.to_thread(ask.models, lume.url, lume.key)
+        support.connect(known, machine(home), Target(lume.url, lume.key, names))
+        (home / "work").rmdir()
+        assert support.files(home) == by_script
+
+        if known.name == "claude-code":
+            status, out, _ = await dash(tmp_path, name, lume.url, "--yes", key=lume.key)
+            assert (status, "Nothing has to change." in out) == (0, True)
+        assert (await dash(tmp_path, name, lume.url, "--undo"))[0] == 0
+        assert support.files(home) == before
         assert {record["ending"] for record in await lume.records()} == {"complete"}
+
+
+WARNED: list[tuple[str, str, str, dict[str, str]]] = [
+    ("claude-code", "work/.claude/settings.local.json", '{"env": {"ANTHROPIC_BASE_URL": "x"}, "apiKeyHelper": "y"}', {}),
+    ("claude-code", ".claude/settings.json", '{"env": {"CLAUDE_CODE_USE_VERTEX": "1", "ANTHROPIC_API_KEY": "k"}}',
+     {"ANTHROPIC_API_KEY": "k", "CLAUDE_CODE_USE_BEDROCK": "1", "CLAUDE_CODE_USE_FOUNDRY": "0"}),
+    ("codex", ".codex/config.toml", '[profiles.lume]\nmodel = "x"\n', {}),
+    ("opencode", ".config/opencode/opencode.json", '{"enabled_providers": [], "disabled_providers": ["lumeproxy"]}', {}),
+    ("opencode", "work/opencode.json", '{"provider": {"lumeproxy": {}}}', {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "file", "text", "environ"), WARNED, ids=[f"{case[0]}:{case[1]}" for case in WARNED])
+async def test_the_same_is_warned_of(tmp_path: Path, lume: Proxy, name, file, text, environ):
+    home = tmp_path / "home"
+    (home / file).parent.mkdir(parents=True)
+    (home / file).write_text(text)
+    on = machine(home, **environ)
+    expected = tool(name).warnings(on, support.target())
+
+    status, _, err = await dash(tmp_path, f"{name}.sh", lume.url, "--dry-run", key=lume.key, more=environ, work="work")
+
+    assert status == 0
+    assert err.splitlines() == [f"Warning: {warning}" for warning in expected]
+    assert 1 <= len(expected) <= 4
 
 
 async def test_a_dry_run_shows_the_change_and_changes_nothing(tmp_path: Path, lume: Proxy):
@@ -229,7 +261,7 @@ async def test_a_profile_that_is_somebodys_own_is_left_to_them(tmp_path: Path, l
 
 async def test_spoilt_files_are_neither_lost_nor_changed(tmp_path: Path, lume: Proxy):
     home = tmp_path / "home"
-    for content in (b"", b"{", b"\xef\xbb\xbf{}", b'{"env": {}, "env": {}}', b"\xff", b'{"env": 5}', b"// c\n{}"):
+    for content in (b"{", b"\xef\xbb\xbf{}", b"\xff"):
         (home / ".claude").mkdir(parents=True, exist_ok=True)
         (home / ".claude" / "settings.json").write_bytes(content)
         before = support.files(home)
