@@ -191,13 +191,9 @@ async def running(
         models = Models(exchange, names, clock)
         reload = Reload(signals.load, environ, session, books, models, log)
         await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
-        site = Site(
-            exchange=exchange,
-            counts=Counts(exchange),
-            models=models,
-            scripts=Scripts(render, Addresses(settings.server.trusted_proxies)),
-            hosts=make_hosts(settings),
-        )
+        scripts = Scripts(render, Addresses(settings.server.trusted_proxies))
+        hosts = make_hosts(settings)
+        site = Site(exchange=exchange, counts=Counts(exchange), models=models, scripts=scripts, hosts=hosts)
         runner = Runner(
             site.application(DIALECTS),
             log,

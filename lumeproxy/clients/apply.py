@@ -6,6 +6,7 @@ what to do. Must not know any tool.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -99,16 +100,30 @@ def apply(plan: Plan) -> None:
 
 
 def apply_undo(plan: Plan) -> None:
-    """Write what a plan of an undo says, then forget the set-up. Raises Refused; then every file is as it was."""
+    """Write what a plan of an undo says, then forget the set-up. Raises Refused, which says what was done."""
     earlier = _load(plan.tool, plan.state)
     assert earlier is not None
     try:
         _write_all(plan)
-        _remove_copies(plan)
-        _side_file(plan.tool, plan.state).unlink()
     except (OSError, Refused) as error:
         raise _failed(error) from None
+    try:
+        _remove_copies(plan)
+        _side_file(plan.tool, plan.state).unlink()
+    except OSError as error:
+        raise Refused(f"The settings are as before, but {error.filename} can't be removed: {error.strerror}.") from None
     files.remove_folders(earlier.folders)
+    with contextlib.suppress(OSError, Refused):  # an empty folder that is left behind harms nobody
+        _hand_on(plan, [folder for folder in earlier.folders if Path(folder).exists()])
+
+
+def _hand_on(plan: Plan, folders: list[str]) -> None:
+    """Folders that were made for this tool and that another one's set-up now uses go when that one is taken back."""
+    other = next(iter(sorted(plan.state.glob("*.json"))), None)
+    if other is not None and folders:
+        theirs = record.decode(files.look(other).text or "", other)
+        kept = dataclasses.replace(theirs, folders=tuple(dict.fromkeys((*folders, *theirs.folders))))
+        files.write(other, record.encode(kept), files.PRIVATE_FILE)
 
 
 def _write_all(plan: Plan) -> None:

@@ -182,12 +182,28 @@ function applyUndo(tool, changes) {
   const earlier = load(tool);
   try {
     writeAll(changes);
-    removeCopies(tool);
-    fs.rmSync(sideFile(tool));
   } catch (error) {
     throw failed(error);
   }
+  try {
+    removeCopies(tool);
+    fs.rmSync(sideFile(tool));
+  } catch (error) {
+    throw error.code ? new Refused(`The settings are as before, but a file can't be removed: ${error.message}.`) : error;
+  }
   removeFolders(earlier.folders);
+  try {
+    handOn(earlier.folders.filter((name) => fs.existsSync(name)));
+  } catch (error) {
+    if (!error.code && !(error instanceof Refused)) throw error; // an empty folder that is left behind harms nobody
+  }
+}
+
+function handOn(folders) {
+  const names = fs.existsSync(stateFolder()) ? fs.readdirSync(stateFolder()).filter((name) => name.endsWith(".json")).sort() : [];
+  if (!names.length || !folders.length) return;
+  const theirs = load(names[0].slice(0, -".json".length));
+  write(path.join(stateFolder(), names[0]), asciiJson({ ...theirs, folders: [...new Set([...folders, ...theirs.folders])] }), PRIVATE_FILE);
 }
 
 const asciiJson = (value) => JSON.stringify(value, null, 2).replace(/[\u007f-\uffff]/g,

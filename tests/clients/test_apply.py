@@ -102,6 +102,17 @@ def test_codex_can_be_set_up_both_ways_and_one_undo_takes_both_back(tmp_path: Pa
     assert support.files(tmp_path) == {**before, "work": ("folder", before["work"][1])}
 
 
+@pytest.mark.parametrize("order", [TOOLS, TOOLS[::-1]], ids=["in-order", "backwards"])
+def test_all_tools_can_be_taken_back_in_any_order_and_leave_no_folder(tmp_path: Path, order):
+    on, before = machine(tmp_path), support.files(tmp_path)
+    for known in TOOLS:
+        connect(known, on, target())
+    for known in order:
+        disconnect(known, on)
+
+    assert support.files(tmp_path) == before
+
+
 def test_without_a_record_there_is_nothing_to_take_back(tmp_path: Path):
     with pytest.raises(Refused, match="no record of a set-up of codex"):
         apply.plan_undo("codex", machine(tmp_path).state)

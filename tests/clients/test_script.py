@@ -147,6 +147,19 @@ async def test_a_script_leaves_the_same_files_and_either_takes_back_what_the_oth
         assert {record["ending"] for record in await lume.records()} == {"complete"}
 
 
+async def test_all_tools_can_be_taken_back_and_leave_no_folder(tmp_path: Path, lume: Proxy):
+    (tmp_path / "home").mkdir()
+    on = machine(tmp_path / "home")
+    before = support.files(tmp_path / "home")
+    for known in TOOLS:
+        support.connect(known, on, support.target())
+    assert (await dash(tmp_path, "claude-code.sh", lume.url, "--undo"))[0] == 0
+    for known in TOOLS[1:]:
+        support.disconnect(known, on)
+
+    assert support.files(tmp_path / "home") == before
+
+
 WARNED: list[tuple[str, str, str, dict[str, str]]] = [
     ("claude-code", "work/.claude/settings.local.json", '{"env": {"ANTHROPIC_BASE_URL": "x"}, "apiKeyHelper": "y"}', {}),
     ("claude-code", ".claude/settings.json", '{"env": {"CLAUDE_CODE_USE_VERTEX": "1", "ANTHROPIC_API_KEY": "k"}}',
