@@ -118,6 +118,7 @@ def _overriding(settings: dict[str, Any], file: Path, names: Sequence[str]) -> I
     for name in names:
         value = env.get(name) if isinstance(env, dict) else None
         if value is not None and (name not in SWITCHES or str(value).lower() not in _OFF):
-            yield f"{file} sets {name}, which defeats this set-up. Take it out of there."
+            what = "Claude Code asks about it and sends it along" if name == API_KEY else "it defeats this set-up"
+            yield f"{file} sets {name}: {what}. Take it out of there."
     if settings.get("apiKeyHelper"):
-        yield f"{file} has an apiKeyHelper, whose key may be used in the place of this one. Take it out of there."
+        yield f"{file} has an apiKeyHelper: Claude Code runs it and sends its key along. Take it out of there."

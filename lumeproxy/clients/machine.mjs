@@ -380,9 +380,10 @@ function* overriding(file, names) {
   const values = valuesOf(file, "json");
   for (const name of names) {
     const value = at(values, ["env", name]);
-    if (value !== MISSING && value !== null && !(SWITCHES.includes(name) && isOff(value))) yield `${file} sets ${name}, which defeats this set-up. Take it out of there.`;
+    if (value !== MISSING && value !== null && !(SWITCHES.includes(name) && isOff(value))) yield `${file} sets ${name}: ${
+      name === "ANTHROPIC_API_KEY" ? "Claude Code asks about it and sends it along" : "it defeats this set-up"}. Take it out of there.`;
   }
-  if (values.get("apiKeyHelper")) yield `${file} has an apiKeyHelper, whose key may be used in the place of this one. Take it out of there.`;
+  if (values.get("apiKeyHelper")) yield `${file} has an apiKeyHelper: Claude Code runs it and sends its key along. Take it out of there.`;
 }
 
 function* warnings(tool) {
