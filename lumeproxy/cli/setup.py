@@ -129,6 +129,11 @@ def _take_back(chosen: Tool, machine: Machine, wanted: Wanted) -> None:
     made = apply.plan_undo(chosen.name, machine.state)
     kept = [(change.file, ".".join(path)) for change in made.changes for path in change.kept]
     warnings = [f"{name} in {file} was changed since, and stays as it is." for file, name in kept]
+    warnings += [
+        f"{'.'.join(path)} in {change.file} was changed since, and goes all the same: address and key go together."
+        for change in made.changes
+        for path in change.along
+    ]
     _show(made, machine, warnings, wanted)
     if not wanted.dry_run:
         apply.apply_undo(made)

@@ -514,6 +514,7 @@ function takeBack(tool, name, act) {
   for (const one of changes) {
     if (act === "undo-plan" && one.now !== one.after) say(diff(one));
     for (const keys of one.kept) process.stderr.write(`Warning: ${keys.join(".")} in ${one.file} was changed since, and stays as it is.\n`);
+    for (const keys of one.along) process.stderr.write(`Warning: ${keys.join(".")} in ${one.file} was changed since, and goes all the same: address and key go together.\n`);
   }
   if (act === "undo-plan") return 0;
   applyUndo(name, changes);

@@ -372,19 +372,19 @@ function repeated(wish, now, earlier) {
 
 function undone(record, now, backup) {
   try {
-    const { text, kept } = restored(now, record, backup);
-    return { file: record.file, now, before: text, after: text, record: null, kept };
+    const { text, kept = [], along = [] } = restored(now, record, backup);
+    return { file: record.file, now, before: text, after: text, record: null, kept, along };
   } catch (error) {
     throw unreadable(record.file, error);
   }
 }
 
 function restored(now, record, backup) {
-  if (now === null) return { text: null, kept: [] };
+  if (now === null) return { text: null };
   if (record.exact && sha256(now) === record.after && (record.before === null || backup !== null)) {
-    return { text: record.before === null ? null : backup, kept: [] };
+    return { text: record.before === null ? null : backup };
   }
-  if (sha256(now) === record.before) return { text: now, kept: [] };
+  if (sha256(now) === record.before) return { text: now };
   if (record.format === "toml") {
     throw new Unreadable(`it was changed since, and this script merges no TOML. Take these keys out of it by hand: ${
       record.leaves.map((leaf) => leaf.path.join(".")).join(", ")}`);
@@ -392,9 +392,11 @@ function restored(now, record, backup) {
   const tree = parsed(now, record.format).value;
   const pair = record.leaves.some((leaf) => leaf.paired && isOurs(tree, leaf));
   const ours = record.leaves.filter((leaf) => isOurs(tree, leaf) || (leaf.paired && pair));
-  const kept = record.leaves.filter((leaf) => !ours.includes(leaf) && has(tree, leaf.path)).map((leaf) => leaf.path);
+  const changed = record.leaves.filter((leaf) => has(tree, leaf.path) && !isOurs(tree, leaf));
+  const kept = changed.filter((leaf) => !ours.includes(leaf)).map((leaf) => leaf.path);
+  const along = changed.filter((leaf) => ours.includes(leaf)).map((leaf) => leaf.path);
   const text = takenBack(now, tree, ours, record);
-  return { text: record.before === null && /^[{} \t\r\n]*$/.test(text) ? null : text, kept };
+  return { text: record.before === null && /^[{} \t\r\n]*$/.test(text) ? null : text, kept, along };
 }
 
 function takenBack(text, tree, ours, record) {

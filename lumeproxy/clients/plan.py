@@ -42,8 +42,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One file as it is, as it was before any set-up and as it will be; None where there is no file. `kept` are keys that
-    stay as they are because somebody has changed them since."""
+    """One file as it is, as it was before any set-up and as it will be; None where there is no file. Of the keys
+    that somebody has changed since, `kept` stay as they are, and `along` go all the same, with the one they belong to."""
 
     file: Path
     now: str | None
@@ -51,6 +51,7 @@ class Change:
     after: str | None
     record: FileRecord | None
     kept: tuple[KeyPath, ...] = ()
+    along: tuple[KeyPath, ...] = ()
 
     @property
     def is_none(self) -> bool:
@@ -66,7 +67,7 @@ def change(wish: Wish, now: str | None, earlier: FileRecord | None, backup: str 
     try:
         if earlier is not None and now is not None and sha256(now) not in (earlier.before, earlier.after):
             return _repeated(wish, now, earlier)
-        before = now if earlier is None else _restored(now, earlier, backup)[0]
+        before = now if earlier is None else _restored(now, earlier, backup).text
         tree = {} if before is None else documents.parsed(before, wish.format)
         values = _wanted(tree, wish)
         if not values:
@@ -83,10 +84,10 @@ def undone(record: FileRecord, now: str | None, backup: str | None) -> Change:
     """What taking a set-up back changes in a file. Raises Refused for a text that can't be read, with the place."""
     file = Path(record.file)
     try:
-        after, kept = _restored(now, record, backup)
+        back = _restored(now, record, backup)
     except Unreadable as error:
         raise _unreadable(file, error) from None
-    return Change(file, now, after, after, None, tuple(kept))
+    return Change(file, now, back.text, back.text, None, back.kept, back.along)
 
 
 def shown(changes: Iterable[Change], home: Path) -> str:
@@ -178,20 +179,31 @@ def _inner(values: Tree, above: KeyPath = ()) -> list[KeyPath]:
 # --- taking back -------------------------------------------------------------------------------------------------------
 
 
-def _restored(now: str | None, record: FileRecord, backup: str | None) -> tuple[str | None, list[KeyPath]]:
-    """A file's text without the set-up, and the keys that stay because they were changed since. Raises Unreadable."""
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    """A file's text without a set-up, None for no file; `kept` and `along` as in Change."""
+
+    text: str | None
+    kept: tuple[KeyPath, ...] = ()
+    along: tuple[KeyPath, ...] = ()
+
+
+def _restored(now: str | None, record: FileRecord, backup: str | None) -> _Restored:
+    """A file without the set-up. Raises Unreadable."""
     if now is None:
-        return None, []
+        return _Restored(None)
     if record.exact and sha256(now) == record.after and (record.before is None or backup is not None):
-        return (None if record.before is None else backup), []
+        return _Restored(None if record.before is None else backup)
     if sha256(now) == record.before:
-        return now, []
+        return _Restored(now)
     tree = documents.parsed(now, record.format)
-    ours, kept = _told_apart(tree, record.leaves)
+    ours = _ours(tree, record.leaves)
+    changed = [leaf for leaf in record.leaves if documents.has(tree, leaf.path) and not _is_ours(tree, leaf)]
+    kept = tuple(leaf.path for leaf in changed if leaf not in ours)
+    along = tuple(leaf.path for leaf in changed if leaf in ours)
     text = _taken_back(now, tree, ours, record)
-    if record.before is None and not text.strip("{} \t\r\n"):
-        return None, kept
-    return text, kept
+    is_left_empty = record.before is None and not text.strip("{} \t\r\n")
+    return _Restored(None if is_left_empty else text, kept, along)
 
 
 def _taken_back(text: str, tree: Tree, ours: list[Leaf], record: FileRecord) -> str:
@@ -205,16 +217,10 @@ def _taken_back(text: str, tree: Tree, ours: list[Leaf], record: FileRecord) -> 
     return documents.assigned(text, back, record.format) if back else text
 
 
-def _told_apart(tree: Tree, leaves: tuple[Leaf, ...]) -> tuple[list[Leaf], list[KeyPath]]:
-    """Those leaves that go back, and the paths of those that somebody has changed since.
-
-    Paired ones go together: as long as one of them is still ours, all of them go.
-    """
-    is_ours = {leaf.path: _is_ours(tree, leaf) for leaf in leaves}
-    pair = any(is_ours[leaf.path] for leaf in leaves if leaf.paired)
-    ours = [leaf for leaf in leaves if is_ours[leaf.path] or (leaf.paired and pair)]
-    kept = [leaf.path for leaf in leaves if leaf not in ours and documents.has(tree, leaf.path)]
-    return ours, kept
+def _ours(tree: Tree, leaves: tuple[Leaf, ...]) -> list[Leaf]:
+    """Those leaves that go back. Paired ones go together: as long as one of them is still ours, all of them go."""
+    pair = any(leaf.paired and _is_ours(tree, leaf) for leaf in leaves)
+    return [leaf for leaf in leaves if (leaf.paired and pair) or _is_ours(tree, leaf)]
 
 
 def _is_ours(tree: Tree, leaf: Leaf) -> bool:

@@ -168,8 +168,11 @@ def test_what_was_changed_since_is_said_when_it_is_taken_back(server: Started, h
     file = home / ".claude" / "settings.json"
     file.write_text(file.read_text().replace('DISCOVERY": "1"', 'DISCOVERY": "0"'))
 
+    file.write_text(file.read_text().replace(server.key, KEY))
+
     done = away(capsys, "claude-code", "--undo")
 
+    assert "Warning: env.ANTHROPIC_AUTH_TOKEN in" in done.err and "and goes all the same" in done.err
     assert "DISCOVERY in" in done.err and "was changed since, and stays as it is." in done.err
     assert json.loads(file.read_text()) == {"env": {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "0"}}
 

@@ -27,7 +27,7 @@ const told = [];
 for (const { act, wish, now, earlier, backup, record } of JSON.parse(Buffer.concat(lines).toString())) {
   try {
     const made = act === "undo" ? undone(record, now, backup) : change(wish, now, earlier, backup);
-    told.push({ after: made.after, record: made.record, kept: made.kept ?? [] });
+    told.push({ after: made.after, record: made.record, kept: made.kept ?? [], along: made.along ?? [] });
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     told.push({ refused: error.message });

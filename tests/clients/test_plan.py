@@ -84,6 +84,7 @@ def test_the_address_and_its_token_go_together_while_one_of_them_is_ours(before,
 
     assert json.loads(back.after or "{}") == json.loads(before)
     assert back.kept == ()
+    assert back.along == ((URL_KEY,) if "new" in new else (TOKEN_KEY,) if "t2" in new else ())
 
 
 def test_an_address_and_token_that_are_both_somebody_elses_now_stay():
@@ -233,7 +234,12 @@ def _told(act: Any) -> dict[str, Any]:
         made = act()
     except Refused as error:
         return {"refused": error.message}
-    return {"after": made.after, "record": _json(made.record), "kept": [list(path) for path in made.kept]}
+    return {
+        "after": made.after,
+        "record": _json(made.record),
+        "kept": [list(path) for path in made.kept],
+        "along": [list(path) for path in made.along],
+    }
 
 
 def test_the_node_program_decides_the_same_in_every_case(tmp_path: Path):
