@@ -46,7 +46,7 @@ class Machine:
 
     @property
     def state(self) -> Path:
-        """Where the side files are kept: as platformdirs has it, and setup.mjs too."""
+        """Where the side files are kept: as platformdirs has it, and apply.mjs too."""
         if self.platform == "win32":
             return self.folder("LOCALAPPDATA", "AppData", "Local") / NAME / "setup"
         if self.platform == "darwin":

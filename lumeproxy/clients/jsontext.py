@@ -2,7 +2,7 @@
 
 Works on the text by the places of its members, since to parse and print a file anew loses what a person put there. Reads
 RFC 8259 (2017-12); with `comments` also what editors call JSONC: comments, and a comma after the last member. Two members
-of one name are refused: which of them counts is a matter of opinion. `setup.mjs` does the same where there is no Python;
+of one name are refused: which of them counts is a matter of opinion. `jsontext.mjs` does the same without Python;
 tests compare the two. Must not know what the members mean.
 """
 

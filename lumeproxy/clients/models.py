@@ -1,6 +1,6 @@
 """Which of the models that a key may use suits a tool. Guesses from names, for `GET /v1/models` says no more than those.
 
-`setup.mjs` chooses alike; tests compare the two.
+`tools.mjs` chooses alike; tests compare the two.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The side file of a set-up: what each key was before, and what it was set to, so that it can be taken back key by key.
 
-One JSON file a tool in the state folder; `setup.mjs` reads and writes the same. Values before are kept as they were, what
+One JSON file a tool in the state folder; `plan.mjs` has the same. Values before are kept as they were, what
 we set as a digest only: the key stands in one file less. Must not know how a file is read or written.
 """
 

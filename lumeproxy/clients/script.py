@@ -1,4 +1,5 @@
-"""The scripts that set a tool up where there is no Python: a shell around the node program in merge.mjs and machine.mjs.
+"""The scripts that set a tool up where there is no Python: a shell around the node program whose parts are the
+.mjs files here.
 
 What is filled in is the proxy's address and nothing else, so that a script may be shown to anybody: the key comes from the
 developer's own environment or keyboard. Must not know how a script is handed out.
@@ -17,6 +18,7 @@ from lumeproxy.clients.base import NAME
 from lumeproxy.clients.codex import PROFILE
 from lumeproxy.clients.registry import TOOLS
 
+PARTS = ("jsontext.mjs", "plan.mjs", "apply.mjs", "tools.mjs", "program.mjs")
 NAMES = tuple(f"{tool.name}.{kind}" for tool in TOOLS for kind in ("sh", "ps1"))
 
 _HOLE = re.compile("@([A-Z_]+)@")
@@ -34,7 +36,7 @@ def render(name: str, url: str) -> str | None:
         "TOOL": tool_name,
         "URL": address,
         "QUOTED_URL": shlex.quote(address) if kind == "sh" else "'" + address.replace("'", "''") + "'",
-        "PROGRAM": _part("merge.mjs") + "\n" + _part("machine.mjs").rstrip("\n"),
+        "PROGRAM": "\n".join(_part(part) for part in PARTS).rstrip("\n"),
         "BY_HAND": by_hand(tool_name, address),
     }
     return _HOLE.sub(lambda hole: values[hole[1]], _part(f"setup.{kind}"))

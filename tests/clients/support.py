@@ -12,6 +12,7 @@ import pytest
 
 from lumeproxy.clients import apply
 from lumeproxy.clients.base import Machine, Target, Tool
+from lumeproxy.clients.script import PARTS
 from lumeproxy.core import apikey
 
 CLIENTS = Path(apply.__file__).parent
@@ -19,6 +20,32 @@ KEY = apikey.make(lambda count: bytes(range(count))).text
 OTHER_KEY = apikey.make(lambda count: bytes(range(100, 100 + count))).text
 URL = "https://proxy.test"
 MODELS = ("claude-echo", "gpt-echo", "claude-haiku-4-5", "claude-opus-5-5", "gpt-5.5", "gpt-6.1-sol", "qwen3-coder")
+
+# A user's own settings: comments, other providers, hooks, servers, odd indentation, keys of ours with other values.
+FULL = {
+    ".claude/settings.json": """{
+    "model": "opus",
+    "env": {
+        "HTTP_PROXY": "",
+        "ANTHROPIC_BASE_URL": "https://gateway.test",
+        "ANTHROPIC_AUTH_TOKEN": "theirs"
+    },
+    "hooks": {"Stop": [{"hooks": []}]}
+}""",
+    ".claude.json": '{"numStartups":12,"mcpServers":{"db":{"command":"x","args":["-y"]}},"projects":{"/w":{"a":[]}}}',
+    ".codex/config.toml": '# mine\nmodel = "gpt-5.5" # the good one\n\n[model_providers.local]\nname = "x"\n'
+    'base_url = "http://127.0.0.1:1"\n\n[mcp_servers.db]\ncommand = "x"\n',
+    ".config/opencode/opencode.jsonc": '{\n  // mine\n  "model": "local/x",\n  "provider": {\n'
+    '    "local": { "npm": "y" }, // kept\n  },\n  "mcp": {},\n}\n',
+}
+
+
+def fill(home: Path) -> None:
+    for name, text in FULL.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(text.encode())
+    (home / ".claude" / "settings.json").chmod(0o640)
+
 
 DRIVER = """
 const lines = [];
@@ -46,9 +73,10 @@ def need(program: str) -> str:
 
 
 def told_by_node(folder: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What merge.mjs makes of each case, in one process."""
+    """What the merging parts of the node program make of each case, in one process."""
     program = folder / "driver.mjs"
-    program.write_text((CLIENTS / "merge.mjs").read_text("utf-8") + DRIVER, "utf-8")
+    parts = [(CLIENTS / name).read_text("utf-8") for name in PARTS[:2]]
+    program.write_text("".join(parts) + DRIVER, "utf-8")
     done = subprocess.run(
         [need("node"), str(program)],
         input=json.dumps(cases),

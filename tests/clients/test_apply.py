@@ -15,32 +15,7 @@ from lumeproxy.clients.base import Tool
 from lumeproxy.clients.registry import TOOLS, tool
 from lumeproxy.errors import Refused
 from tests.clients import support
-from tests.clients.support import KEY, OTHER_KEY, connect, disconnect, machine, target
-
-# A user's own settings: comments, other providers, hooks, servers, odd indentation, keys of ours with other values.
-FULL = {
-    ".claude/settings.json": """{
-    "model": "opus",
-    "env": {
-        "HTTP_PROXY": "",
-        "ANTHROPIC_BASE_URL": "https://gateway.test",
-        "ANTHROPIC_AUTH_TOKEN": "theirs"
-    },
-    "hooks": {"Stop": [{"hooks": []}]}
-}""",
-    ".claude.json": '{"numStartups":12,"mcpServers":{"db":{"command":"x","args":["-y"]}},"projects":{"/w":{"a":[]}}}',
-    ".codex/config.toml": '# mine\nmodel = "gpt-5.5" # the good one\n\n[model_providers.local]\nname = "x"\n'
-    'base_url = "http://127.0.0.1:1"\n\n[mcp_servers.db]\ncommand = "x"\n',
-    ".config/opencode/opencode.jsonc": '{\n  // mine\n  "model": "local/x",\n  "provider": {\n'
-    '    "local": { "npm": "y" }, // kept\n  },\n  "mcp": {},\n}\n',
-}
-
-
-def fill(home: Path) -> None:
-    for name, text in FULL.items():
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_bytes(text.encode())
-    (home / ".claude" / "settings.json").chmod(0o640)
+from tests.clients.support import FULL, KEY, OTHER_KEY, connect, disconnect, fill, machine, target
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["fresh", "full"])

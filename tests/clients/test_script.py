@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from lumeproxy.clients import apply, ask
+from lumeproxy.clients import ask
 from lumeproxy.clients.base import Target
 from lumeproxy.clients.registry import TOOLS, tool
-from lumeproxy.clients.script import NAMES, by_hand, render
+from lumeproxy.clients.script import NAMES, PARTS, by_hand, render
 from lumeproxy.errors import Refused
 from tests.clients import support
-from tests.clients.support import CLIENTS, KEY, URL, machine, need
-from tests.clients.test_apply import FULL, fill
+from tests.clients.support import CLIENTS, KEY, URL, fill, machine, need
 from tests.support.proxy import Proxy, proxy
 
 SHELL_S = 30
@@ -299,9 +297,9 @@ async def test_a_call_that_fails_is_said_and_can_be_taken_back(tmp_path: Path):
         assert support.files(tmp_path / "home") == {}
 
 
-def test_the_program_is_there_and_holds_no_settings_of_a_user():
-    assert {path.name for path in CLIENTS.iterdir() if path.suffix in (".mjs", ".sh", ".ps1")} == {
-        "merge.mjs", "machine.mjs", "setup.sh", "setup.ps1",
-    }  # fmt: skip
-    assert json.loads(FULL[".claude.json"])["numStartups"] == 12
-    assert apply.__doc__ and tool("codex").title == "Codex"
+def test_every_part_of_the_program_is_in_it_and_none_is_longer_than_a_module():
+    parts = {path.name: path.read_text("utf-8") for path in CLIENTS.glob("*.mjs")}
+
+    assert set(parts) == set(PARTS)
+    assert all(text in script("codex.sh") + "\n" for text in parts.values())
+    assert max(len(text.splitlines()) for text in parts.values()) <= 400

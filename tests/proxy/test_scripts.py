@@ -34,7 +34,7 @@ async def test_a_script_needs_no_key_and_names_the_address_that_was_asked(lume: 
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x.sh", "claude-code", "claude-code.sh/x", "..%2fsetup.sh", "merge.mjs", "CODEX.sh"]
+    "name", ["", "x.sh", "claude-code", "claude-code.sh/x", "..%2fsetup.sh", "plan.mjs", "CODEX.sh"]
 )
 async def test_there_is_nothing_else(lume: Proxy, name):
     status, body = await ask(lume, f"/setup/{name}", "Host: 127.0.0.1")
