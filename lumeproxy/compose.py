@@ -33,6 +33,7 @@ from lumeproxy.proxy.passage import ExchangeLimits
 from lumeproxy.settings import Settings, Upstream, credential
 from lumeproxy.upstreams import echo
 from lumeproxy.upstreams.base import Upstream as Endpoint
+from lumeproxy.upstreams.connector import READ_BYTES, Connector
 
 # Kinds that are set up from a lone environment variable when the configuration names no upstreams.
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
@@ -179,14 +180,9 @@ def warn_unpriced(
 @contextlib.asynccontextmanager
 async def make_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
     """The session to all upstreams, with aiohttp's defaults put right (reliability.md section 3)."""
-
-    def small(address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, _ = address
-        sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.limits.receive_buffer_bytes)
-        return sock
-
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15, ttl_dns_cache=60, socket_factory=small)
+    connector = Connector(
+        receive_buffer_bytes=settings.limits.receive_buffer_bytes, limit=0, keepalive_timeout=15, ttl_dns_cache=60
+    )
     async with aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,
@@ -195,7 +191,7 @@ async def make_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSessio
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.limits.connect_ms / 1000),
         max_line_size=settings.limits.header_bytes,
         max_field_size=settings.limits.header_bytes,
-        read_bufsize=32_768,
+        read_bufsize=READ_BYTES // 4,
     ) as session:
         yield session
 

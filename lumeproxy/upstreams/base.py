@@ -70,6 +70,10 @@ class Reply(Protocol):
         had enough; else the reply has ended, is broken, or can't be handed on like this, and `read` tells which."""
         ...
 
+    def pause(self) -> None:
+        """Take nothing from the upstream until the next `read` or `flow`: the client takes nothing either."""
+        ...
+
     def close(self) -> None:
         """Let go of the reply; unread bytes are lost and the upstream notices at once."""
         ...

@@ -36,6 +36,9 @@ class EchoReply:
         """Nothing arrives by itself here."""
         return False
 
+    def pause(self) -> None:
+        """Nothing arrives by itself here."""
+
     def close(self) -> None:
         """Forget what was not read."""
         self._chunks = iter(())

@@ -59,11 +59,13 @@ class HttpReply:
     characters, which no client could be sent.
     """
 
-    __slots__ = ("_closed", "_content", "_response", "content_length", "content_type", "encoding", "headers", "status")
+    __slots__ = ("_closed", "_content", "_held", "_response", "content_length", "content_type", "encoding", "headers",
+                 "status")  # fmt: skip
 
     def __init__(self, response: aiohttp.ClientResponse | Answer, secrets: Sequence[str]) -> None:
         self._response = response
         self._content = response.content
+        self._held: asyncio.Transport | None = None  # what we have paused
         self.status = response.status
         self.headers: Sequence[tuple[str, str]] = _safe(tuple(response.headers.items()), secrets)
         self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -81,6 +83,7 @@ class HttpReply:
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Raises CutShort when the connection broke or the framing says so."""
+        self._resume()
         try:
             return await self._content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -88,6 +91,7 @@ class HttpReply:
 
     async def flow(self, take: Take) -> bool:
         """See the protocol; `tap` says how."""
+        self._resume()
         content, connection = self._content, self._response.connection
         transport = None if connection is None else connection.transport
         if transport is None or not tappable(content):
@@ -102,8 +106,23 @@ class HttpReply:
         await tap.ended()
         return tap.enough
 
+    def pause(self) -> None:
+        """See the protocol. aiohttp would read on until its reader is full, which is memory. Its own `pause_reading` is not
+        for outsiders: it has the parser keep back what it is given next."""
+        connection = self._response.connection
+        transport = None if connection is None else connection.transport
+        if transport is not None and transport.is_reading():  # else aiohttp has paused it, and will resume it
+            self._held = transport
+            transport.pause_reading()
+
+    def _resume(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not held.is_closing():
+            held.resume_reading()
+
     def close(self) -> None:
         """Close the connection if bytes are left, else give it back to the pool."""
+        self._resume()
         if self._closed is not None:
             self._closed.remove_done_callback(self._lost)
         if self._content.at_eof():
