@@ -210,7 +210,9 @@ async def test_an_upstream_that_falls_silent_in_a_large_answer_is_not_taken_for_
     parts = [b"a" * 300_000 + b"<first>", b"b" * 20_000]  # of which the last piece that was read is held back
     wire = await silent_after(timed, upstream, parts, {"content-type": "application/json"})
     (call,) = timed.server.live._calls.values()
-    await until(lambda: call.stage is Stage.UPSTREAM)
+    metered = call.checkpoint.__self__.reader.reading  # type: ignore[attr-defined]
+    await until(lambda: metered.output_bytes == 320_007 and call.stage is Stage.UPSTREAM)
+    timed.server.live.look()
 
     clock.advance(60_001)
     timed.server.live.look()
