@@ -154,10 +154,8 @@ def _mended(body: bytes) -> bytes | None:
         if looked == MOST_ESCAPED:
             return None
         start, end = found.span()
-        if start < behind or _is_escaped(
-            body, start
-        ):  # the second half of a pair, or no escape but a backslash and a u
-            continue
+        if start < behind or _is_escaped(body, start):
+            continue  # the second half of a pair, or no escape but a backslash and a u
         if found[1] in b"89abAB" and _SECOND_HALF.match(body, end):
             behind = end + 6
             continue

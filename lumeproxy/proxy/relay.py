@@ -333,9 +333,8 @@ class Relay:
             data = memoryview(data)
         while data:
             piece, data = data[:WRITE_BYTES], data[WRITE_BYTES:]
-            self._unsent = (
-                data or b""
-            )  # the piece is in the connection's buffer then, whatever interrupts the wait for it
+            # The piece is in the connection's buffer then, whatever interrupts the wait for it.
+            self._unsent = data or b""
             self._begun = True
             writer.buffer_size = 0  # else aiohttp waits now and then, before the upstream is held back
             try:

@@ -39,5 +39,6 @@ class Connector(aiohttp.TCPConnector):
 
     async def _wrap_create_connection(self, *args: Any, **options: Any) -> tuple[asyncio.Transport, ResponseHandler]:
         transport, protocol = await super()._wrap_create_connection(*args, **options)
-        transport.max_size = READ_BYTES  # type: ignore[attr-defined]
+        if hasattr(transport, "max_size"):  # uvloop's have a constant of their own
+            transport.max_size = READ_BYTES
         return transport, protocol
