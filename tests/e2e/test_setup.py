@@ -94,8 +94,8 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
 
 @pytest.fixture(scope="module")
 def key(stack: Stack) -> str:
-    """A key for models that the fake provider can lead through a tool round trip: to newer ones Codex offers its tools in
-    another form."""
+    """A key for models that the fake provider can lead through a tool round trip: for gpt-6 and newer, Codex tells of its
+    tools inside the input, where the fake does not look."""
     return stack.account("developer", "5", "--model", "claude-*", "--model", "gpt-5.5")
 
 
