@@ -21,7 +21,8 @@ from tests.clients.support import KEY
 
 TOOLS = ["claude-code", "codex", "opencode"]
 # What a server needs, and a set-up must not wait for.
-HEAVY = {"aiohttp", "aiosqlite", "pydantic", "pydantic_settings", "sqlite3", "pysqlite3", "genai_prices"}
+HEAVY = {"aiohttp", "aiosqlite", "pydantic", "pydantic_settings", "sqlite3", "pysqlite3", "genai_prices",
+         "msgspec", "structlog"}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -246,5 +247,6 @@ def test_a_set_up_loads_nothing_of_a_server(server: Started, home: Path):
     ):
         ended, names, text = loaded(home, *arguments, environ=environ)
         assert (ended, told in text) == (status, True), text
-        assert names & HEAVY == set()
+        # What makes a sentence of an error comes after the question.
+        assert names & HEAVY <= ({"msgspec", "structlog"} if status else set())
         assert "tomlkit" not in names
