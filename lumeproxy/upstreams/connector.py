@@ -39,6 +39,6 @@ class Connector(aiohttp.TCPConnector):
 
     async def _wrap_create_connection(self, *args: Any, **options: Any) -> tuple[asyncio.Transport, ResponseHandler]:
         transport, protocol = await super()._wrap_create_connection(*args, **options)
-        if hasattr(transport, "max_size"):  # uvloop's have a constant of their own
+        if hasattr(transport, "max_size"):  # uvloop reads as much as it likes
             transport.max_size = READ_BYTES
         return transport, protocol
