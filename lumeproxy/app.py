@@ -30,6 +30,7 @@ from lumeproxy.compose import (
     close_all,
     listen,
     make_admission,
+    make_connection_limits,
     make_exchange_limits,
     make_hosts,
     make_loop,
@@ -42,7 +43,7 @@ from lumeproxy.compose import (
 )
 from lumeproxy.dashboard.control import ControlSocket, NotRunning, call
 from lumeproxy.dashboard.operations import Operations
-from lumeproxy.dialects import DIALECTS
+from lumeproxy.dialects import DIALECTS, WEBSOCKET
 from lumeproxy.errors import ConfigError, LumeError
 from lumeproxy.greeting import Hint, Start, first_account, greet, make_offer, make_start, tell_stop, warn
 from lumeproxy.proxy.address import Addresses
@@ -55,6 +56,7 @@ from lumeproxy.proxy.guessing import Guesses
 from lumeproxy.proxy.live import Cause, LiveCalls
 from lumeproxy.proxy.scripts import Scripts
 from lumeproxy.proxy.site import Site
+from lumeproxy.proxy.websocket import WebSockets
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
 from lumeproxy.store import accounts, keys, ledger
@@ -179,11 +181,12 @@ async def running(
         stack.push_async_callback(control.stop)
         await control.start()
         books = Books(database, admission, clock, log, set())
+        pace = make_pace(settings, clock)
         exchange = Exchange(
             books=books,
             auth=auth,
             live=live,
-            pace=make_pace(settings, clock),
+            pace=pace,
             addresses=Addresses(settings.server.trusted_proxies),
             limits=make_exchange_limits(settings),
         )
@@ -192,8 +195,15 @@ async def running(
         reload = Reload(signals.load, environ, session, books, models, log)
         await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
         scripts = Scripts(render, Addresses(settings.server.trusted_proxies))
-        hosts = make_hosts(settings)
-        site = Site(exchange=exchange, counts=Counts(exchange), models=models, scripts=scripts, hosts=hosts)
+        websockets = WebSockets(exchange, WEBSOCKET, live=live, pace=pace, limits=make_connection_limits(settings))
+        site = Site(
+            exchange=exchange,
+            counts=Counts(exchange),
+            models=models,
+            websockets=websockets,
+            scripts=scripts,
+            hosts=make_hosts(settings),
+        )
         runner = Runner(
             site.application(DIALECTS),
             log,
@@ -201,6 +211,7 @@ async def running(
             head_ms=settings.limits.head_ms,
         )
         stack.push_async_callback(_stop, runner, live, settings.server.drain_s, signals.hurry, log)
+        stack.callback(websockets.stop)
         await _open_doors(runner, sockets, tls, settings.server.host)
         warn(log, settings, admission, names, config, clock.now_ms())
         offer = make_offer(admission, names, upstreams, clock.now_ms())

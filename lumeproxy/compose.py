@@ -25,15 +25,18 @@ from lumeproxy.core.money import multiplier_ppm
 from lumeproxy.core.patterns import is_pattern, matches
 from lumeproxy.core.pricing import OperatorPrice, PriceBook
 from lumeproxy.core.routing import Route, RoutingTable, default_routes
+from lumeproxy.dialects import WEBSOCKET
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.admission import Admission, Billing
 from lumeproxy.proxy.live import Patience
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
+from lumeproxy.proxy.websocket import ConnectionLimits
 from lumeproxy.settings import Settings, Upstream, credential
 from lumeproxy.upstreams import echo
 from lumeproxy.upstreams.base import Upstream as Endpoint
 from lumeproxy.upstreams.connector import READ_BYTES, Connector
+from lumeproxy.upstreams.websocket import HttpDialer, WebSocketLimits
 
 # Kinds that are set up from a lone environment variable when the configuration names no upstreams.
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
@@ -52,7 +55,14 @@ def make_upstreams(
             made[name] = echo.EchoUpstream(name)
         else:
             key = credential(name, upstream, environ)
-            made[name] = kinds.KINDS[upstream.kind](name, upstream.base_url, key, frozenset(upstream.dialects), session)
+            http = kinds.KINDS[upstream.kind](name, upstream.base_url, key, frozenset(upstream.dialects), session)
+            made[name] = http
+            if upstream.websocket and WEBSOCKET.dialect.name in http.dialects:
+                http.websocket = HttpDialer(http, session, make_websocket_limits(settings))
+        if upstream.websocket and made[name].websocket is None:
+            raise ConfigError(
+                f"upstreams.{name}.websocket: only an upstream that speaks {WEBSOCKET.dialect.name} over HTTP can have it."
+            )
     made.setdefault(echo.NAME, echo.EchoUpstream())
     return made
 
@@ -312,6 +322,26 @@ def make_patience(settings: Settings) -> Patience:
         client_stall_ms=limits.client_stall_ms,
         call_ms=limits.call_ms,
         drain_ms=settings.billing.drain_ms,
+    )
+
+
+def make_websocket_limits(settings: Settings) -> WebSocketLimits:
+    """Of WebSockets to upstreams."""
+    limits = settings.limits
+    return WebSocketLimits(
+        message_bytes=limits.websocket_message_bytes,
+        header_bytes=limits.header_bytes,
+        connect_ms=limits.websocket_connect_ms,
+    )
+
+
+def make_connection_limits(settings: Settings) -> ConnectionLimits:
+    """Of WebSockets that clients open."""
+    limits = settings.limits
+    return ConnectionLimits(
+        idle_ms=limits.websocket_idle_ms,
+        open_ms=limits.websocket_open_ms,
+        per_account=limits.websockets_per_account,
     )
 
 

@@ -84,6 +84,7 @@ class Upstream(_Section):
     api_key_env: OptionalText = None
     api_key_file: OptionalPath = None
     dialects: tuple[Literal["anthropic_messages", "openai_responses", "openai_chat"], ...] = ()
+    websocket: bool = False
 
     @field_validator("base_url")
     @classmethod
@@ -155,6 +156,11 @@ class Limits(_Section):
     checkpoint_ms: PositiveInt = 2_000
     probe_ms: PositiveInt = 10_000
     probe_bytes: PositiveInt = 8 * 1024 * 1024
+    websocket_connect_ms: PositiveInt = 10_000
+    websocket_message_bytes: PositiveInt = 32 * 1024 * 1024
+    websocket_idle_ms: PositiveInt = 900_000
+    websocket_open_ms: PositiveInt = 3_300_000
+    websockets_per_account: NotNegativeInt = 200
 
 
 class Log(_Section):

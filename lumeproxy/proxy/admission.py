@@ -13,7 +13,7 @@ from lumeproxy.core.pricing import Price, PriceBook, cost
 from lumeproxy.core.routing import Route, RoutingTable
 from lumeproxy.core.settlement import Bounds, bounds
 from lumeproxy.core.types import STANDARD_TERMS, Asked, Terms, Usage
-from lumeproxy.errors import ModelNotFound
+from lumeproxy.errors import ModelNotFound, UpgradeRequired
 from lumeproxy.proxy.auth import allows
 from lumeproxy.store.keys import StoredKey
 from lumeproxy.upstreams.base import Upstream
@@ -64,8 +64,16 @@ class Admission:
         self._upstreams = upstreams
         self._prices = prices
 
-    def candidates(self, key: StoredKey, dialect: str, model: str) -> tuple[Route, tuple[Upstream, ...]]:
-        """The route of a model and those of its upstreams that speak the dialect. Raises ModelNotFound."""
+    def websocket_upstream(self, dialect: str) -> Upstream | None:
+        """The first upstream in the routes' order that offers WebSockets for a dialect."""
+        named = (self._upstreams[name] for route in self.routing.routes for name in route.upstreams)
+        return next((u for u in named if u.websocket is not None and dialect in u.dialects), None)
+
+    def candidates(
+        self, key: StoredKey, dialect: str, model: str, *, websocket: bool = False
+    ) -> tuple[Route, tuple[Upstream, ...]]:
+        """The route of a model and those of its upstreams that speak the dialect, over a WebSocket if need be. Raises
+        ModelNotFound, and UpgradeRequired where it is only the WebSocket that is missing."""
         route = self.routing.find(model)
         if route is None or not allows(key, model):
             raise ModelNotFound(
@@ -74,14 +82,30 @@ class Admission:
         upstreams = tuple(u for name in route.upstreams if dialect in (u := self._upstreams[name]).dialects)
         if not upstreams:
             raise ModelNotFound(f"The model {model} is not served through this API here; use the API of its provider.")
+        if websocket:
+            upstreams = tuple(u for u in upstreams if u.websocket is not None)
+            if not upstreams:
+                raise UpgradeRequired(f"The model {model} is not served over WebSockets here; use HTTP.")
         return route, upstreams
 
-    def admit(self, key: StoredKey, dialect: str, asked: Asked, body: bytes, now_ms: int) -> Plan:
-        """Plan a billed call of `body` (decoded bytes), priced as of `now_ms`.
+    def admit(
+        self,
+        key: StoredKey,
+        dialect: str,
+        asked: Asked,
+        body: bytes,
+        now_ms: int,
+        *,
+        carried_tokens: int = 0,
+        websocket: bool = False,
+    ) -> Plan:
+        """Plan a billed call of `body` (decoded bytes), priced as of `now_ms`; `carried_tokens` come on top of what is in
+        the body, from an answer that it goes on from.
 
-        Raises ModelNotFound where there is no route, no allowance or no price: a model is never free by accident.
+        Raises as `candidates`, and ModelNotFound
+        where there is no route, no allowance or no price: a model is never free by accident.
         """
-        route, upstreams = self.candidates(key, dialect, asked.model)
+        route, upstreams = self.candidates(key, dialect, asked.model, websocket=websocket)
         upstream_model = route.upstream_model or asked.model
         price = self.price(asked.model, upstream_model, upstreams[0].provider, now_ms, asked.terms)
         if price is None:
@@ -89,7 +113,9 @@ class Admission:
                 f"The model {asked.model} has no price here, so it is not served: ask your operator to add it to [prices]."
             )
         tokens = (
-            estimate.body_tokens(body, has_attachments=asked.has_attachments) * self._factor(upstream_model) // 1000 + 1
+            estimate.body_tokens(body, has_attachments=asked.has_attachments) * self._factor(upstream_model) // 1000
+            + carried_tokens
+            + 1
         )
         billing = self.billing
         limit = asked.max_output_tokens if asked.max_output_tokens is not None else billing.hold_output_tokens

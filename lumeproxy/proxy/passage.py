@@ -183,7 +183,7 @@ class Passage:
             self.cut()
             return begun
         await self._settle(Ending.INTERRUPTED, cause.value)
-        error = _reason(cause)
+        error = reason(cause)
         if begun is None:
             return self._answer(error)
         if self._relay is not None and isinstance(self._meter, StreamMeter):
@@ -220,7 +220,7 @@ class Passage:
             self._reply.close()
 
 
-def _reason(cause: Cause) -> LumeError:
+def reason(cause: Cause) -> LumeError:
     """What a client is told whose call was ended from outside."""
     if cause is Cause.SUSPENDED:
         return AccountSuspended("This account was suspended while the call was running.")

@@ -19,7 +19,6 @@ from lumeproxy.errors import (
     NotFound,
     StoreUnavailable,
     UnsupportedEncoding,
-    UpgradeRequired,
 )
 from lumeproxy.logs import bug
 from lumeproxy.proxy import answers
@@ -30,6 +29,7 @@ from lumeproxy.proxy.free import Counts, Models
 from lumeproxy.proxy.incoming import printable
 from lumeproxy.proxy.passage import CLIENT_CLOSED_STATUS
 from lumeproxy.proxy.scripts import Scripts
+from lumeproxy.proxy.websocket import WebSockets
 from lumeproxy.store import accounts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -55,9 +55,17 @@ class Site:
     """Routes and error answers; `hosts` are the Host names that are answered, None for any."""
 
     def __init__(
-        self, *, exchange: Exchange, counts: Counts, models: Models, scripts: Scripts, hosts: frozenset[str] | None
+        self,
+        *,
+        exchange: Exchange,
+        counts: Counts,
+        models: Models,
+        websockets: WebSockets,
+        scripts: Scripts,
+        hosts: frozenset[str] | None,
     ) -> None:
         self._exchange = exchange
+        self._websockets = websockets
         self._counts = counts
         self._models = models
         self._scripts = scripts
@@ -81,7 +89,7 @@ class Site:
                     direct[path] = handler
                     add("POST", path, handler)
         for prefix in PREFIXES:
-            add("GET", prefix + "/responses", self._guarded(self._refuse_websocket))
+            add("GET", prefix + "/responses", self._guarded(self._websocket))
             add("GET", prefix + "/models", self._guarded(self._models.serve))
             add("GET", prefix + "/models/{model:.+}", self._guarded(self._one_model))
         add("GET", "/setup/{script}", self._guarded(self._scripts.serve))
@@ -161,9 +169,9 @@ class Site:
     async def _one_model(self, request: web.Request) -> web.StreamResponse:
         return await self._models.serve_one(request, request.match_info["model"])
 
-    async def _refuse_websocket(self, request: web.Request) -> web.StreamResponse:
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-            raise UpgradeRequired("WebSockets are not offered here; use HTTP.")
+            return await self._websockets.serve(request)
         return await self._nothing_here(request)
 
     async def _nothing_here(self, request: web.Request) -> web.StreamResponse:

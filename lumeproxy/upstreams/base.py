@@ -4,6 +4,7 @@ don't. The request comes with everything decided; the reply hands out bytes as t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -79,15 +80,56 @@ class Reply(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a WebSocket, whole."""
+
+    data: bytes
+    binary: bool = False
+
+
+class Socket(Protocol):
+    """An open WebSocket to an upstream. `headers` are those of its handshake."""
+
+    headers: Sequence[tuple[str, str]]
+
+    async def send(self, data: bytes) -> None:
+        """Send a text message. Raises NotReached where the connection is gone."""
+        ...
+
+    async def receive(self) -> Message:
+        """The next message. Raises CutShort when the connection is closed or broken, or the message is none."""
+        ...
+
+    def arrival(self, readers: asyncio.TaskGroup) -> asyncio.Future[Any]:
+        """Done when `receive` has something to say at once, by a task of the group that ends when the connection is
+        closed. Not to be cancelled."""
+        ...
+
+    async def close(self) -> None:
+        """Say that it is over, and let go of the connection; harmless to repeat."""
+        ...
+
+
+class Dialer(Protocol):
+    """Opens WebSockets to an upstream."""
+
+    async def dial(self, headers: Sequence[tuple[str, str]], path: str, query: str) -> Socket:
+        """Open one; `headers`, `path` and `query` as in Outgoing. Raises NotReached, also where it is refused."""
+        ...
+
+
 class Upstream(Protocol):
     """A provider endpoint. `dialects` are the names it speaks; `provider` the price list's word for it, None
-    unknown; `takes_encoded`: whether a compressed request body may be passed on as it is."""
+    unknown; `takes_encoded`: whether a compressed request body may be passed on as it is; `websocket` opens WebSockets,
+    None where it is not to be asked for any."""
 
     name: str
     kind: str
     dialects: frozenset[str]
     provider: str | None
     takes_encoded: bool
+    websocket: Dialer | None
 
     async def send(self, outgoing: Outgoing) -> Reply:
         """Send and wait for the reply's headers. Raises NotReached."""

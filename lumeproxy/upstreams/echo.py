@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from lumeproxy.upstreams.base import Outgoing, Reply, Take
+from lumeproxy.upstreams.base import Dialer, Outgoing, Reply, Take
 
 KIND = "echo"
 NAME = "echo"
@@ -51,6 +51,7 @@ class EchoUpstream:
     dialects = DIALECTS
     provider: str | None = None
     takes_encoded = False
+    websocket: Dialer | None = None
 
     def __init__(self, name: str = NAME) -> None:
         self.name = name

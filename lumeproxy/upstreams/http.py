@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from lumeproxy.errors import ConfigError
-from lumeproxy.upstreams.base import CutShort, NotReached, Outgoing, Reply, Take
+from lumeproxy.upstreams.base import CutShort, Dialer, NotReached, Outgoing, Reply, Take
 from lumeproxy.upstreams.post import Answer, Poster
 from lumeproxy.upstreams.tap import Tap, tappable
 
@@ -23,7 +23,7 @@ from lumeproxy.upstreams.tap import Tap, tappable
 LARGE_BODY_BYTES = 1 << 20
 # aiohttp's parser lets these through in a reply's headers, its writer refuses them: the answer would be lost on its way.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*$")
 
 
@@ -67,7 +67,7 @@ class HttpReply:
         self._content = response.content
         self._held: asyncio.Transport | None = None  # what we have paused
         self.status = response.status
-        self.headers: Sequence[tuple[str, str]] = _safe(tuple(response.headers.items()), secrets)
+        self.headers: Sequence[tuple[str, str]] = safe(tuple(response.headers.items()), secrets)
         self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         self.content_length = response.content_length
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
@@ -131,7 +131,7 @@ class HttpReply:
             self._response.close()
 
 
-def _safe(headers: tuple[tuple[str, str], ...], secrets: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def safe(headers: tuple[tuple[str, str], ...], secrets: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The headers without those that are not to be passed on; all values are looked through at once, for nearly always
     there is none."""
     values = " ".join([value for _, value in headers])
@@ -180,6 +180,7 @@ class HttpUpstream:
         self.dialects = dialects
         self.provider = provider
         self.takes_encoded = True
+        self.websocket: Dialer | None = None
         self._base = endpoint(_checked(name, base_url))
         self._authorize = authorize
         self._session = session
@@ -192,9 +193,7 @@ class HttpUpstream:
 
     async def send(self, outgoing: Outgoing) -> Reply:
         """Send the request; raises NotReached, whose `sent` decides whether another upstream may be tried."""
-        url = URL(self._base + outgoing.path + ("?" + outgoing.query if outgoing.query else ""), encoded=True)
-        credential = self._authorize()
-        headers = [*outgoing.headers, *credential, ("Accept-Encoding", "identity")]
+        url, headers, secrets = self.addressed(outgoing.headers, outgoing.path, outgoing.query)
         body = outgoing.body
         response: aiohttp.ClientResponse | Answer
         try:
@@ -206,7 +205,15 @@ class HttpUpstream:
             raise NotReached(f"The upstream {self.name} can't be reached.", sent=False) from None
         except (aiohttp.ClientError, OSError, TimeoutError):
             raise NotReached(f"The upstream {self.name} closed the connection without a reply.", sent=True) from None
-        return HttpReply(response, _secrets(credential))
+        return HttpReply(response, secrets)
+
+    def addressed(
+        self, headers: Sequence[tuple[str, str]], path: str, query: str
+    ) -> tuple[URL, list[tuple[str, str]], list[str]]:
+        """Where a request goes, with which headers, and which words of these no answer may repeat."""
+        credential = self._authorize()
+        url = URL(self._base + path + ("?" + query if query else ""), encoded=True)
+        return url, [*headers, *credential, ("Accept-Encoding", "identity")], _secrets(credential)
 
     async def get(self, path: str, query: str, headers: Sequence[tuple[str, str]], *, authorized: bool) -> HttpReply:
         """Ask the upstream something of our own, with the operator's credential or without; nothing is followed.
@@ -217,22 +224,27 @@ class HttpUpstream:
         response = await self._session.get(
             URL(self._base + path + ("?" + query if query else ""), encoded=True),
             headers=[*headers, *(credential if authorized else ()), ("Accept-Encoding", "identity")],
-            skip_auto_headers=_AUTOMATIC,
+            skip_auto_headers=AUTOMATIC,
             allow_redirects=False,
         )
         return HttpReply(response, _secrets(credential))
 
     async def _in_pieces(self, url: URL, headers: Sequence[tuple[str, str]], body: bytes) -> aiohttp.ClientResponse:
         """Send a large body as fast as it is taken, by aiohttp's own way; its answer."""
-        spelled: dict[str, str] = {}  # aiohttp keeps repeats of a header only where they are spelled alike
         return await self._session.request(
             "POST",
             url,
             data=io.BytesIO(body),
-            headers=[(spelled.setdefault(name.lower(), name), value) for name, value in headers],
-            skip_auto_headers=_AUTOMATIC,
+            headers=spelled_alike(headers),
+            skip_auto_headers=AUTOMATIC,
             allow_redirects=False,
         )
+
+
+def spelled_alike(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers as aiohttp's session takes them: it keeps repeats of one only where they are spelled alike."""
+    spelled: dict[str, str] = {}
+    return [(spelled.setdefault(name.lower(), name), value) for name, value in headers]
 
 
 def _secrets(credential: Sequence[tuple[str, str]]) -> list[str]:
