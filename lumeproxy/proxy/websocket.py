@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from aiohttp import WSCloseCode, web
 
 from lumeproxy.core.headers import for_upstream
+from lumeproxy.core.types import UsageRecord
 from lumeproxy.dialects.openai_websocket import Asking, OpenAIWebSocket
 from lumeproxy.errors import AccountSuspended, CallerError, LumeError, Unauthorized, UpgradeRequired
 from lumeproxy.logs import bug
+from lumeproxy.proxy.admission import Plan
 from lumeproxy.proxy.answers import headers_for_client, is_codex
 from lumeproxy.proxy.body import ClientGone
 from lumeproxy.proxy.call import Call
@@ -133,6 +135,7 @@ class _Connection:
         self._carried: dict[str, int] = {}
         self._upstream: Upstream | None = None
         self._socket: Socket | None = None
+        self._message = b""  # that is being served; let go as soon as it is sent, for it holds a prompt
         self._close_code: int = WSCloseCode.OK
 
     def stop(self) -> None:
@@ -159,8 +162,8 @@ class _Connection:
             client = Client(self._request, response, readers)
             try:
                 going = True
-                while going and (message := await self._next(client, readers)) is not None:
-                    going = await self._answer(client, message)
+                while going and await self._next(client, readers):
+                    going = await self._answer(client)
             except ClientLeft:
                 pass
             except Exception as error:
@@ -175,8 +178,9 @@ class _Connection:
 
     # --- between two answers -------------------------------------------------------------------------------------------
 
-    async def _next(self, client: Client, readers: asyncio.TaskGroup) -> bytes | None:
-        """The client's next message, None when the connection is over. What the provider says meanwhile is passed on."""
+    async def _next(self, client: Client, readers: asyncio.TaskGroup) -> bool:
+        """Wait for the client's next message; False when the connection is over. What the provider says meanwhile is
+        passed on."""
         limits, now_ms = self._sockets.limits, self._books.clock.monotonic_ms()
         left_s = min(limits.idle_ms, limits.open_ms - (now_ms - self._opened_ms)) / 1000
         loop = asyncio.get_running_loop()
@@ -190,13 +194,14 @@ class _Connection:
             )
             if not done or self._stopped in done:
                 self._close_code = WSCloseCode.GOING_AWAY
-                return None
+                return False
             if self._socket is not None and self._socket.arrival(readers) in done:
                 if not await self._told(client, self._socket):
-                    return None
+                    return False
                 continue
             try:
-                return client.take()
+                self._message = client.take()
+                return True
             except LumeError as error:
                 await self._tell(client, self._refusal(error, self._request[CALL_ID]))
 
@@ -231,17 +236,17 @@ class _Connection:
 
     # --- one call ------------------------------------------------------------------------------------------------------
 
-    async def _answer(self, client: Client, message: bytes) -> bool:
-        """Serve one message. Whether the connection goes on."""
+    async def _answer(self, client: Client) -> bool:
+        """Serve the message. Whether the connection goes on."""
         call_id, lane = new_call_id(self._books.clock.now_ms()), ""
         try:
-            asking = self._wire.read(message)
+            asking = self._wire.read(self._message)
             if asking is None:
                 if self._socket is not None:
-                    await self._socket.send(message)
+                    await self._socket.send(self._message)
                 return True
             lane = asking.lane
-            return await self._called(client, message, asking, call_id)
+            return await self._called(client, asking, call_id)
         except NotReached as error:
             await self._tell(client, self._refusal(error, call_id, lane))
             return False
@@ -249,7 +254,7 @@ class _Connection:
             await self._tell(client, self._refusal(error, call_id, lane))
             return not isinstance(error, Unauthorized | AccountSuspended)
 
-    async def _called(self, client: Client, message: bytes, asking: Asking, call_id: str) -> bool:
+    async def _called(self, client: Client, asking: Asking, call_id: str) -> bool:
         """Authenticate, admit, hold, and pass one answer on. Raises LumeError for what ends before the hold."""
         sockets, books, request = self._sockets, self._books, self._request
         dialect = self._wire.dialect
@@ -258,7 +263,7 @@ class _Connection:
             key,
             dialect.name,
             asking.asked,
-            message,
+            self._message,
             now_ms,
             carried_tokens=self._carried.get(asking.follows, 0),
             websocket=True,
@@ -266,24 +271,35 @@ class _Connection:
         upstream = plan.upstreams[0]
         address = sockets.exchange.address(request)
         with sockets.pace.slot(key, address):
-            incoming = Incoming(
-                request, dialect, self._wire.endpoint, call_id, now_ms, key, message, message, asking.asked
-            )
-            call = Call(books, key, dialect, plan, sockets.exchange.draft(incoming, plan, address), len(message))
+            call = Call(books, key, dialect, plan, self._draft(asking, plan, key, call_id, now_ms), len(self._message))
             socket = self._socket
             if socket is None or upstream is not self._upstream:
                 socket = await self.dial(upstream)
             await call.hold()
             call.upstream = upstream.name
-            drain_ms = sockets.exchange.limits.drain_ms
-            running = SocketCall(call, asking, self._wire, client, socket, codex=is_codex(request), drain_ms=drain_ms)
-            outgoing = dialect.to_upstream(message, asking.asked, plan.route.upstream_model)
-            going = await running.run(sockets.live, outgoing)
+            message = dialect.to_upstream(self._message, asking.asked, plan.route.upstream_model)
+            running = SocketCall(
+                call,
+                asking,
+                self._wire,
+                client,
+                socket,
+                message,
+                codex=is_codex(request),
+                drain_ms=sockets.exchange.limits.drain_ms,
+            )
+            self._message = message = b""
+            going = await running.run(sockets.live)
         if going:
             self._remember(self._wire.answer_id(call.reader), call.carried_tokens())
         else:
             self._close_code = WSCloseCode.INTERNAL_ERROR
         return going
+
+    def _draft(self, asking: Asking, plan: Plan, key: StoredKey, call_id: str, now_ms: int) -> UsageRecord:
+        exchange, wire, request = self._sockets.exchange, self._wire, self._request
+        incoming = Incoming(request, wire.dialect, wire.endpoint, call_id, now_ms, key, b"", b"", asking.asked)
+        return exchange.draft(incoming, plan, exchange.address(request))
 
     def _remember(self, answer_id: str, tokens: int) -> None:
         if answer_id:

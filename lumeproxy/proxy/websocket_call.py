@@ -33,6 +33,7 @@ class SocketCall:
         wire: OpenAIWebSocket,
         client: Client,
         socket: Socket,
+        message: bytes,
         *,
         codex: bool,
         drain_ms: int,
@@ -42,6 +43,7 @@ class SocketCall:
         self._wire = wire
         self._client = client
         self._socket = socket
+        self._message = message
         self._codex = codex
         self._drain_ms = drain_ms
         self._begun = False  # something of an answer has come, not only of the connection
@@ -58,14 +60,14 @@ class SocketCall:
             started_ms=call.started_ms,
         )
 
-    async def run(self, lives: LiveCalls, message: bytes) -> bool:
+    async def run(self, lives: LiveCalls) -> bool:
         """Send the request and pass its answer on. Whatever happens in between, the hold ends here.
 
         Whether both connections are fit for another call.
         """
         lives.add(self._live)
         try:
-            return await self._ended(message)
+            return await self._ended()
         except BaseException as error:
             # As in the exchange: a bug of ours, or the server does not wait any longer.
             self._live.stage = Stage.OURSELVES
@@ -79,10 +81,10 @@ class SocketCall:
         finally:
             lives.remove(self._live)
 
-    async def _ended(self, message: bytes) -> bool:
+    async def _ended(self) -> bool:
         """Go, and take the ending that came of it."""
         try:
-            return await self._go(message)
+            return await self._go()
         except asyncio.CancelledError:
             if self._live.cause is None:
                 raise
@@ -96,12 +98,13 @@ class SocketCall:
             await self._settle(Ending.UNREACHABLE, error.code)
             return await self._refuse(error)
 
-    async def _go(self, message: bytes) -> bool:
+    async def _go(self) -> bool:
         call, live = self._call, self._live
         if live.gone():
             raise ClientLeft  # before anything was sent, so that nobody bills it
         call.sent = True
-        await self._socket.send(message)
+        await self._socket.send(self._message)
+        self._message = b""  # a prompt is kept no longer than needed
         while True:
             event = await self._socket.receive()
             live.progress += 1
