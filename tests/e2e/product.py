@@ -99,14 +99,14 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(clients: Path) -> Iterator[Stack]:
-    """One server before one provider."""
+def running(clients: Path, *options: str, **environ: str) -> Iterator[Stack]:
+    """One server, with more in its environment, before one provider, with more options."""
     folder = Path(tempfile.mkdtemp(prefix="lumeproxy-e2e-"))
     processes: list[subprocess.Popen[str]] = []
     try:
         port_file = folder / "fake.port"
         fake_command = [str(clients / "venv" / "bin" / "python"), str(ACCEPTANCE / "fake_upstream.py"), "--port", "0",
-                        "--port-file", str(port_file), "--key", PROVIDER_KEY]  # fmt: skip
+                        "--port-file", str(port_file), "--key", PROVIDER_KEY, *options]  # fmt: skip
         processes.append(
             subprocess.Popen(fake_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
         )
@@ -116,7 +116,11 @@ def running(clients: Path) -> Iterator[Stack]:
         command = [sys.executable, "-m", "lumeproxy", "--config", str(folder / "config.toml"), "--port", "0",
                    "--data", str(folder / "data")]  # fmt: skip
         with log.open("w") as stderr, (folder / "out.txt").open("w") as stdout:
-            processes.append(subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr, text=True))
+            processes.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env={**os.environ, **environ}, stdout=stdout, stderr=stderr, text=True
+                )
+            )
         greeting = _awaited(lambda: (folder / "out.txt").read_text())
         base = re.search(r"http://127\.0\.0\.1:\d+", greeting)
         key = re.search(r"lume_\w+", greeting)
