@@ -30,7 +30,6 @@ from lumeproxy.compose import (
     close_all,
     listen,
     make_admission,
-    make_connection_limits,
     make_exchange_limits,
     make_hosts,
     make_loop,
@@ -40,10 +39,11 @@ from lumeproxy.compose import (
     make_session,
     make_tls,
     make_upstreams,
+    make_websockets,
 )
 from lumeproxy.dashboard.control import ControlSocket, NotRunning, call
 from lumeproxy.dashboard.operations import Operations
-from lumeproxy.dialects import DIALECTS, WEBSOCKET
+from lumeproxy.dialects import DIALECTS
 from lumeproxy.errors import ConfigError, LumeError
 from lumeproxy.greeting import Hint, Start, first_account, greet, make_offer, make_start, tell_stop, warn
 from lumeproxy.proxy.address import Addresses
@@ -56,7 +56,6 @@ from lumeproxy.proxy.guessing import Guesses
 from lumeproxy.proxy.live import Cause, LiveCalls
 from lumeproxy.proxy.scripts import Scripts
 from lumeproxy.proxy.site import Site
-from lumeproxy.proxy.websocket import WebSockets
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
 from lumeproxy.store import accounts, keys, ledger
@@ -195,14 +194,9 @@ async def running(
         reload = Reload(signals.load, environ, session, books, models, log)
         await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
         scripts = Scripts(render, Addresses(settings.server.trusted_proxies))
-        websockets = WebSockets(exchange, WEBSOCKET, live=live, pace=pace, limits=make_connection_limits(settings))
+        websockets, hosts = make_websockets(settings, exchange, live, pace), make_hosts(settings)
         site = Site(
-            exchange=exchange,
-            counts=Counts(exchange),
-            models=models,
-            websockets=websockets,
-            scripts=scripts,
-            hosts=make_hosts(settings),
+            exchange=exchange, counts=Counts(exchange), models=models, websockets=websockets, scripts=scripts, hosts=hosts
         )
         runner = Runner(
             site.application(DIALECTS),

@@ -22,7 +22,6 @@ from lumeproxy.compose import (
     close_all,
     listen,
     make_admission,
-    make_connection_limits,
     make_exchange_limits,
     make_hosts,
     make_loop,
@@ -34,6 +33,7 @@ from lumeproxy.compose import (
     make_tls,
     make_upstreams,
     make_websocket_limits,
+    make_websockets,
     serves_claude,
 )
 from lumeproxy.core.pricing import Price, cost
@@ -458,7 +458,8 @@ def test_limits_of_websockets_reach_both_sides(tmp_path):
     )
     settings = settings_of(tmp_path, text)
 
-    theirs, ours = make_websocket_limits(settings), make_connection_limits(settings)
+    nobody: Any = SimpleNamespace(books=None)
+    theirs, ours = make_websocket_limits(settings), make_websockets(settings, nobody, nobody, nobody).limits
 
     assert (theirs.connect_ms, theirs.message_bytes, theirs.header_bytes) == (1, 2, 6)
     assert (ours.idle_ms, ours.open_ms, ours.per_account) == (3, 4, 5)
