@@ -258,8 +258,9 @@ async def _enforce(
             continue
         try:
             # On the writer, which goes before what is waiting there: the reader may be busy with a long report.
-            suspended = await database.submit_urgent(accounts.inactive_ids)
+            # Keys first: they end with their account, and one suspended in between would be told that its key was revoked.
             ended = await database.submit_urgent(keys.not_in_force, list(live.key_ids()), clock.now_ms())
+            suspended = await database.submit_urgent(accounts.inactive_ids)
         except LumeError as error:
             log.error("enforcing", error=error.code)  # the next round follows in ENFORCE_S
             continue
