@@ -104,9 +104,7 @@ class Passage:
         body = await read_all(reply)
         code, text = error_facts(body)
         if reply.status in (401, 402, 403):
-            error: LumeError = CredentialRejected(
-                "The model provider refused this proxy's own credential or balance. Tell your operator; your key is fine."
-            )
+            error: LumeError = credential_rejected()
         elif reply.status < 400:
             error = UpstreamError("The model provider answered with a redirect, which is not followed.")
         else:
@@ -218,6 +216,13 @@ class Passage:
         """Let go of the upstream's reply; harmless to repeat."""
         if self._reply is not None:
             self._reply.close()
+
+
+def credential_rejected() -> CredentialRejected:
+    """What a client is told instead of the upstream's word about the operator's own credential."""
+    return CredentialRejected(
+        "The model provider refused this proxy's own credential or balance. Tell your operator; your key is fine."
+    )
 
 
 def reason(cause: Cause) -> LumeError:

@@ -23,6 +23,7 @@ from lumeproxy.proxy.answers import headers_for_client
 from lumeproxy.proxy.call import Call
 from lumeproxy.proxy.live import LiveCall, Stage
 from lumeproxy.proxy.meter import JsonMeter, StreamMeter
+from lumeproxy.store.ledger import Settled
 from lumeproxy.upstreams.base import CutShort, Reply
 
 NANOUSD_DIGITS = 9
@@ -45,6 +46,15 @@ def dollars(nanousd: int) -> str:
     """An amount for a header: plain decimal dollars, exact."""
     whole, part = divmod(abs(nanousd), 10**NANOUSD_DIGITS)
     return f"{'-' if nanousd < 0 else ''}{whole}.{part:0{NANOUSD_DIGITS}}"
+
+
+def ran_out(call: Call, settled: Settled) -> OutOfCredit:
+    """What a client is told whose credit ran out in the middle of an answer."""
+    what = "The budget of this key, or its credit," if call.key.budget else "Your credit"
+    return OutOfCredit(
+        f"{what} ran out while this answer was being written; it was charged up to here. "
+        f"Balance: {format_usd(settled.available_nanousd)}. Ask your operator to top up."
+    )
 
 
 class Relay:
@@ -263,11 +273,7 @@ class Relay:
         self._live.stage = Stage.OURSELVES
         self._reply.close()
         settled = await call.settle(Ending.OUT_OF_CREDIT, error_code=OutOfCredit.code)
-        what = "The budget of this key, or its credit," if call.key.budget else "Your credit"
-        error = OutOfCredit(
-            f"{what} ran out while this answer was being written; it was charged up to here. "
-            f"Balance: {format_usd(settled.available_nanousd)}. Ask your operator to top up."
-        )
+        error = ran_out(call, settled)
         if meter.can_splice:
             await self._write(last + call.dialect.ending(error, meter.reader))
             return await self._finish()

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 
-from lumeproxy.core.money import format_usd
 from lumeproxy.core.types import Ending
 from lumeproxy.dialects.base import Mark
 from lumeproxy.dialects.openai_websocket import Asking, OpenAIWebSocket
-from lumeproxy.errors import CredentialRejected, LumeError, OutOfCredit, Unreachable
+from lumeproxy.errors import LumeError, OutOfCredit, Unreachable
 from lumeproxy.logs import bug
 from lumeproxy.proxy.call import Call
 from lumeproxy.proxy.live import Cause, LiveCall, LiveCalls, Stage
-from lumeproxy.proxy.passage import reason
-from lumeproxy.proxy.relay import ClientLeft
+from lumeproxy.proxy.passage import credential_rejected, reason
+from lumeproxy.proxy.relay import ClientLeft, ran_out
 from lumeproxy.proxy.websocket_client import Client
 from lumeproxy.upstreams.base import CutShort, Message, NotReached, Socket
 
@@ -166,11 +165,7 @@ class SocketCall:
         if status not in (401, 402, 403):
             await self._write(event)
             return True
-        return await self._refuse(
-            CredentialRejected(
-                "The model provider refused this proxy's own credential or balance. Tell your operator; your key is fine."
-            )
-        )
+        return await self._refuse(credential_rejected())
 
     async def _cut_by_upstream(self, code: str) -> bool:
         """The connection broke. The client's is broken too, never ended as if the answer were complete."""
@@ -225,14 +220,9 @@ class SocketCall:
         """Settle, deliver what was metered, say why. It is charged, at most the hold."""
         self._live.stage = Stage.OURSELVES
         await self._socket.close()
-        await self._settle(Ending.OUT_OF_CREDIT, OutOfCredit.code)
-        assert self._call.settled is not None
+        settled = await self._call.settle(Ending.OUT_OF_CREDIT, error_code=OutOfCredit.code)
         await self._write(event)
-        error = OutOfCredit(
-            "Your credit ran out while this answer was being written; it was charged up to here. "
-            f"Balance: {format_usd(self._call.settled.available_nanousd)}. Ask your operator to top up."
-        )
-        await self._write(Message(self._ending(error)))
+        await self._write(Message(self._ending(ran_out(self._call, settled))))
         return False
 
     async def _settle(self, ending: Ending, code: str = "", text: str = "") -> None:

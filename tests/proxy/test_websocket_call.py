@@ -259,8 +259,9 @@ async def test_a_request_that_the_credit_does_not_cover_gets_the_error_that_http
     assert [record["cost_nanousd"] for record in await socketed.records()] == [BILL[RESPONSES]]
 
 
+@pytest.mark.parametrize(("budget", "what"), [(False, "Your credit"), (True, "The budget of this key, or its credit,")])
 async def test_credit_that_runs_out_ends_the_answer_in_the_apis_words_and_never_goes_below_zero(
-    socketed: SocketProxy, provider: SocketProvider
+    socketed: SocketProxy, provider: SocketProvider, budget: bool, what: str
 ) -> None:
     gone = asyncio.Event()
 
@@ -277,8 +278,9 @@ async def test_credit_that_runs_out_ends_the_answer_in_the_apis_words_and_never_
 
     provider.script = play
     credit = 30_000_000  # 3,000 tokens of output
-    await socketed.run("account.create", name="poor", credit_nanousd=credit)
-    poor = (await socketed.run("key.create", account="poor"))["key"]
+    await socketed.run("account.create", name="poor", credit_nanousd=credit * (2 if budget else 1))
+    limits = {"budget_week_nanousd": credit} if budget else {}
+    poor = (await socketed.run("key.create", account="poor", **limits))["key"]
 
     async with socketed.socket(headers={"Authorization": f"Bearer {poor}"}) as client:
         await client.send_str(create(stream_id="lane").decode())
@@ -290,13 +292,14 @@ async def test_credit_that_runs_out_ends_the_answer_in_the_apis_words_and_never_
 
     last = got[-1]
     assert (last["type"], last["response"]["error"]["code"]) == ("response.failed", "invalid_prompt")
-    assert last["response"]["error"]["message"].startswith("Your credit ran out while this answer was being written")
+    assert last["response"]["error"]["message"].startswith(f"{what} ran out while this answer was being written")
     assert (last["response"]["id"], last["stream_id"]) == ("resp_1", "lane")
     (record,) = await socketed.records()
     assert record["ending"] == record["error_code"] == "out_of_credit"
     delivered = sum(len(event.get("delta", "")) for event in got)
     balance = await socketed.server.database.read(ledger.balance, "poor")
-    assert (balance.balance_nanousd, balance.held_nanousd) == (credit - record["cost_nanousd"], 0)
+    had = credit * (2 if budget else 1)
+    assert (balance.balance_nanousd, balance.held_nanousd) == (had - record["cost_nanousd"], 0)
     assert credit - 110 * OUTPUT < record["cost_nanousd"] <= credit
     # What was given away beyond the credit is less than one event.
     assert tokens_out(RESPONSES, delivered - 380) * OUTPUT <= credit
@@ -415,7 +418,7 @@ async def test_a_provider_that_closes_before_an_answer_costs_nothing(
 async def test_messages_that_are_no_events_pass_and_the_answer_is_metered_all_the_same(
     socketed: SocketProxy, provider: SocketProvider
 ) -> None:
-    odd = [b"no json", b"[]", b'{"type":7}', b"", b'"' + b"x" * 70_000]
+    odd = [b"no json", b"[]", b'{"type":7}', *(b"x" * size for size in (0, 125, 126, 127, 65_535, 65_536))]
     provider.script = answering([*odd, *messages(WORDS)])
 
     async with socketed.socket() as client:
