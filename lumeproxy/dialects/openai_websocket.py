@@ -9,6 +9,7 @@ not know sockets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ CREATE, PROCESSED = "response.create", "response.processed"
 _PROCESSED_FIELDS = ["response_id", "type"]
 # An error's headers stand in the event; these are what Codex and the SDKs act upon or show.
 _HEADERS = ("retry-after", "x-should-retry", "x-request-id", "x-codex-promo-message")
+_METADATA = "x-codex-turn-metadata"  # JSON
 LANE_CHARS = 128  # of a stream_id that our own events repeat
 
 
@@ -61,6 +63,11 @@ class OpenAIWebSocket:
     def __init__(self) -> None:
         self.dialect = OpenAIResponses()
         self.endpoint: Endpoint = self.dialect.endpoints[0]
+
+    def model_announced(self, headers: Mapping[str, str]) -> str:
+        """The model that a client says it will ask for when it opens a connection, "" where it does not; Codex does."""
+        named = base.loose_object(headers.get(_METADATA, "").encode("utf-8", "replace")).get("model")
+        return named if isinstance(named, str) else ""
 
     def read(self, message: bytes) -> Asking | None:
         """A client's message: what it asks for, None for one that asks for nothing and only has to be passed on.

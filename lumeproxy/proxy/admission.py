@@ -64,9 +64,12 @@ class Admission:
         self._upstreams = upstreams
         self._prices = prices
 
-    def websocket_upstream(self, dialect: str) -> Upstream | None:
-        """The first upstream in the routes' order that offers WebSockets for a dialect."""
-        named = (self._upstreams[name] for route in self.routing.routes for name in route.upstreams)
+    def websocket_upstream(self, dialect: str, model: str = "") -> Upstream | None:
+        """The first upstream in the routes' order, or in the order of a model's route, that offers WebSockets for a
+        dialect; None without any."""
+        route = self.routing.find(model) if model else None
+        routes = self.routing.routes if not model else () if route is None else (route,)
+        named = (self._upstreams[name] for route in routes for name in route.upstreams)
         return next((u for u in named if u.websocket is not None and dialect in u.dialects), None)
 
     def candidates(

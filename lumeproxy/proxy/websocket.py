@@ -77,7 +77,9 @@ class WebSockets:
         Raises as Exchange.caller, InvalidRequest for a bad handshake, ClientGone, and UpgradeRequired where no WebSocket
         can be had now, on which Codex comes over HTTP at once.
         """
-        upstream = self.books.admission.websocket_upstream(self.wire.dialect.name)
+        # A model that only HTTP serves is told at once: in the middle of a connection, Codex would try six times.
+        announced = self.wire.model_announced(request.headers)
+        upstream = self.books.admission.websocket_upstream(self.wire.dialect.name, announced)
         if upstream is None or self._stopping:
             raise UpgradeRequired("WebSockets are not offered here; use HTTP.")
         key = await self._caller(request)
@@ -249,6 +251,7 @@ class _Connection:
             return await self._called(client, asking, call_id)
         except NotReached as error:
             await self._tell(client, self._refusal(error, call_id, lane))
+            self._close_code = WSCloseCode.INTERNAL_ERROR
             return False
         except LumeError as error:
             await self._tell(client, self._refusal(error, call_id, lane))

@@ -43,6 +43,22 @@ def test_what_it_goes_on_from_and_its_lane_are_known() -> None:
     assert asking.asked.refers_elsewhere
 
 
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ('{"turn_id":"t","model":"gpt-5"}', "gpt-5"),
+        ('{"model":7}', ""),
+        ("{}", ""),
+        ("", ""),
+        ("[", ""),
+        ("\udcff", ""),
+    ],
+)
+def test_a_model_that_is_announced_with_the_handshake_is_known(text: str, model: str) -> None:
+    assert WIRE.model_announced({"x-codex-turn-metadata": text}) == model
+    assert WIRE.model_announced({}) == ""
+
+
 @pytest.mark.parametrize(("given", "generates"), [(True, True), (None, True), (False, False), (0, True), ("no", True)])
 def test_only_false_is_a_warm_up(given: Any, generates: bool) -> None:
     asking = WIRE.read(create(generate=given))

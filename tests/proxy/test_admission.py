@@ -229,4 +229,6 @@ def test_over_a_websocket_only_upstreams_that_offer_one_count(admission):
 
     assert admission.websocket_upstream(CHAT) is upstream
     assert admission.websocket_upstream("another") is None
+    assert admission.websocket_upstream(CHAT, "gpt-priced") is upstream
+    assert admission.websocket_upstream(CHAT, "nobody") is None
     assert admission.admit(ANY, CHAT, Asked("gpt-priced"), BODY, START_MS, websocket=True).upstreams == (upstream,)

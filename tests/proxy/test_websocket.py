@@ -53,6 +53,11 @@ async def refused(lume: SocketProxy, **options: Any) -> int:
     return caught.value.status
 
 
+def announcing(model: str) -> dict[str, str]:
+    """What Codex says of its turn when it opens a connection."""
+    return {"x-codex-turn-metadata": json.dumps({"turn_id": "t", "model": model})}
+
+
 async def no_socket(connection: Connection) -> None:
     raise AssertionError("the provider was asked")
 
@@ -312,6 +317,10 @@ async def test_a_model_of_another_upstream_gets_a_connection_of_its_own(
     routes = ('[[routes]]\nmodel = "gpt-test-1"\nupstreams = ["echo", "openai"]\n'
               '[[routes]]\nmodel = "gpt-test-2"\nupstreams = ["other", "openai"]\n')  # fmt: skip
     async with websocket.proxied(tmp_path, upstream, more=extra, routes=routes) as lume:
+        async with lume.socket(headers=announcing("gpt-test-2")) as client:
+            await client.send_str(create(model="gpt-test-2").decode())
+            await got(client, 3)
+        assert (len(first.openings), len(second.openings)) == (0, 1)
         async with lume.socket() as client:
             for model in ("gpt-test-1", "gpt-test-2", "gpt-test-2", "gpt-test-1"):
                 await client.send_str(create(model=model).decode())
@@ -319,10 +328,18 @@ async def test_a_model_of_another_upstream_gets_a_connection_of_its_own(
         records = await lume.records()
     await other.stop()
 
-    assert [record["upstream"] for record in records] == ["openai", "other", "other", "openai"]
-    assert (len(first.openings), len(second.openings)) == (2, 1)
+    assert [record["upstream"] for record in records] == ["other", "openai", "other", "other", "openai"]
+    assert (len(first.openings), len(second.openings)) == (2, 2)
     assert second.openings[0].header("authorization") == "Bearer other-secret"
     assert other.errors == []
+
+
+@pytest.mark.parametrize("model", ["gpt-echo", "nobody"])
+async def test_a_model_that_only_http_serves_is_sent_there_with_the_handshake(
+    socketed: SocketProxy, upstream: ScriptedUpstream, model: str
+) -> None:
+    assert await refused(socketed, headers=announcing(model)) == 426
+    assert upstream.received == []
 
 
 async def test_an_upstream_that_takes_no_second_connection_ends_this_one(
@@ -335,7 +352,7 @@ async def test_an_upstream_that_takes_no_second_connection_ends_this_one(
         upstream.script = lambda c: c.reply(b"{}", 503)
         await client.send_str(ASK)
         told = await error(client)
-        await close_code(client)
+        assert await close_code(client) == 1011
 
     assert (told["status"], told["error"]["code"]) == (503, "server_is_overloaded")
     assert len(await socketed.records()) == 1
