@@ -27,11 +27,12 @@ def socketed(clients: Path) -> Iterator[Stack]:
         yield made
 
 
-def said(stack: Stack, key: str, home: Path, prompt: str) -> str:
+def said(stack: Stack, key: str, home: Path, prompt: str, model: str = "gpt-5.5") -> str:
     """What Codex prints, with WebSockets switched on."""
     (home / ".codex").mkdir()
     (home / ".codex" / "config.toml").write_text(
-        'model = "gpt-5.5"\nmodel_provider = "px"\ncheck_for_update_on_startup = false\n[model_providers.px]\n'
+        f'model = "{model}"\n'
+        'model_provider = "px"\ncheck_for_update_on_startup = false\n[model_providers.px]\n'
         f'name = "PX"\nbase_url = "{stack.base}/v1"\nwire_api = "responses"\nenv_key = "PX_KEY"\n'
         "supports_websockets = true\n"
     )
@@ -127,6 +128,16 @@ def test_a_suspended_account_and_a_wrong_key_are_told_over_http(socketed: Stack,
     assert "Reconnecting" not in shown
     assert refusals(socketed)[refused:] == ["upgrade_required", "account_suspended"]
     assert len(asked(socketed)) == before
+
+
+def test_a_model_that_only_http_serves_is_asked_for_there_at_once(socketed: Stack, tmp_path: Path) -> None:
+    key, refused = socketed.account("echo", "1"), len(refusals(socketed))
+
+    shown = said(socketed, key, tmp_path, "say parrot", "gpt-echo")
+
+    assert shown.count("say parrot") > 1
+    assert "Reconnecting" not in shown
+    assert refusals(socketed)[refused:] == ["upgrade_required"]
 
 
 def test_the_books_equal_the_providers_to_the_token(socketed: Stack) -> None:
