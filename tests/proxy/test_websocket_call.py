@@ -397,6 +397,42 @@ async def test_a_provider_that_goes_in_mid_answer_breaks_the_clients_connection_
     assert record["cost_nanousd"] == tokens_in(RESPONSES, ASK) * INPUT + tokens_out(RESPONSES, SAID) * OUTPUT
 
 
+async def test_a_provider_that_goes_at_any_byte_is_charged_by_the_rule_and_never_taken_for_complete(
+    socketed: SocketProxy, provider: SocketProvider
+) -> None:
+    wire = b"".join(map(websocket.frame, messages(WORDS)))
+    whole = [len(b"".join(map(websocket.frame, messages(WORDS)[:count]))) for count in range(len(WORDS) + 3)]
+    endings = set()
+    for cut in [*range(0, len(wire), 23), *whole[1:]]:
+
+        async def play(peer: Peer, cut: int = cut) -> None:
+            await peer.receive()
+            await peer.connection.send(wire[:cut])
+
+        provider.script = play
+        client = await socketed.socket()
+        await client.send_str(ASK.decode())
+        got = []
+        while (message := await client.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+            got.append(message.data.encode())
+        await client.close()
+        record = await settled(socketed)
+        came = sum(cut >= size for size in whole[1:])
+        delivered = got[:came]
+        assert delivered == messages(WORDS)[:came]
+        if came == len(whole) - 1:
+            assert (ending(record), got[came:]) == (("complete", "reported", False), [])
+        elif came:
+            assert (record["ending"], got[came:]) == ("cut_by_upstream", [])
+            said = sum(map(len, WORDS[: came - 1]))
+            by_hand = tokens_in(RESPONSES, ASK) * INPUT + tokens_out(RESPONSES, said) * OUTPUT if said else 0
+            assert record["cost_nanousd"] == by_hand
+        else:
+            assert (record["ending"], json.loads(got[0])["status"], len(got)) == ("unreachable", 503, 1)
+        endings.add(record["ending"])
+    assert endings == {"complete", "cut_by_upstream", "unreachable"}
+
+
 async def test_a_provider_that_closes_before_an_answer_costs_nothing(
     socketed: SocketProxy, provider: SocketProvider
 ) -> None:
@@ -476,6 +512,31 @@ async def test_a_client_that_leaves_in_mid_answer_is_charged_the_truth_that_is_d
 
     assert ending(record) == ("cut_by_client", "reported", False)
     assert (record["cost_nanousd"], record["error_code"]) == (BILL[RESPONSES], "client_gone")
+
+
+async def test_a_client_may_leave_at_any_message_and_what_the_provider_bills_is_charged_once(
+    socketed: SocketProxy, provider: SocketProvider
+) -> None:
+    for count in range(len(WORDS) + 3):
+        go = asyncio.Event()
+
+        async def play(peer: Peer, count: int = count, go: asyncio.Event = go) -> None:
+            await peer.receive()
+            await peer.send(*messages(WORDS)[:count])
+            await go.wait()
+            await peer.send(*messages(WORDS)[count:])
+            await peer.receive()
+
+        provider.script = play
+        client = await socketed.socket()
+        await client.send_str(ASK.decode())
+        await until(lambda: len(socketed.server.live) > 0)
+        assert await received(client, count) == messages(WORDS)[:count]
+        client._response.close()
+        go.set()
+        record = await settled(socketed)
+        assert record["cost_nanousd"] == BILL[RESPONSES]
+        assert record["ending"] in (("complete",) if count == len(WORDS) + 2 else ("complete", "cut_by_client"))
 
 
 async def test_a_client_that_leaves_before_an_answer_is_charged_when_it_comes(
