@@ -550,3 +550,88 @@ async def test_http_goes_on_beside_it(
 
     assert over_http.body == b"".join(streams.responses())
     assert [record["cost_nanousd"] for record in await socketed.records()] == [BILL[RESPONSES]] * 2
+
+
+# --- what hardly ever happens --------------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_leaves_while_the_provider_is_dialled_leaves_nothing_open(
+    socketed: SocketProxy, upstream: ScriptedUpstream, provider: SocketProvider
+) -> None:
+    asked, gone, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(connection: Connection) -> None:
+        asked.set()
+        await gone.wait()
+        await provider.serve(connection)
+
+    async def play(peer: Peer) -> None:
+        assert await peer.receive() is None
+        closed.set()
+
+    upstream.script, provider.script = slow, play
+    opening = asyncio.ensure_future(socketed.socket())
+    await asyncio.wait_for(asked.wait(), 5)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    await socketed.session.close()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    gone.set()
+
+    await asyncio.wait_for(closed.wait(), 5)
+    assert '"event":"bug"' not in socketed.log.getvalue()
+
+
+async def test_a_bug_between_two_answers_closes_the_connection_and_is_logged(
+    socketed: SocketProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lumeproxy.dialects.openai_websocket.OpenAIWebSocket.read", lambda *_: 1 // 0)
+
+    async with socketed.socket() as client:
+        await client.send_str(ASK)
+        assert await close_code(client) == 1011
+
+    assert '"event":"bug"' in socketed.log.getvalue()
+
+
+async def test_a_client_that_takes_nothing_is_not_told_for_ever(
+    socketed: SocketProxy, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lumeproxy.proxy.websocket.TELL_S", 0.05)
+    ended = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        try:
+            while not peer.connection.reader.at_eof():
+                await peer.send(b"x" * 60_000)
+        except ConnectionError:
+            pass
+        ended.set()
+
+    provider.script = play
+    client = await socketed.socket()
+    client._response.connection.transport.pause_reading()
+
+    await asyncio.wait_for(ended.wait(), 5)
+    client._response.close()
+    assert '"event":"bug"' not in socketed.log.getvalue()
+
+
+async def test_what_many_answers_brought_along_is_forgotten_oldest_first(
+    socketed: SocketProxy, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lumeproxy.proxy.websocket.REMEMBERED_ANSWERS", 2)
+    answers = [websocket.warmed(f"resp_{number}", {"input_tokens": 1000, "output_tokens": 0}) for number in range(3)]
+    provider.script = answering(*answers, messages(usage=None))
+
+    async with socketed.socket() as client:
+        for _ in answers:
+            await client.send_str(ASK)
+            await got(client, 2)
+        for number in (0, 2):
+            await client.send_str(create(previous_response_id=f"resp_{number}").decode())
+            await got(client)
+
+    *_, forgotten, known = [record["input_tokens"] for record in await socketed.records()]
+    assert known - forgotten == 1000

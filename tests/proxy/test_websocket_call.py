@@ -12,6 +12,7 @@ import pytest
 
 from lumeproxy.proxy.live import Cause
 from lumeproxy.store import ledger
+from lumeproxy.upstreams.base import NotReached
 from tests.support import websocket
 from tests.support.calls import BILL, INPUT, OUTPUT, RESPONSES, ending, noticed, settled, tokens_in, tokens_out, until
 from tests.support.clock import FakeClock
@@ -680,6 +681,60 @@ async def test_a_bug_in_the_middle_releases_the_hold_and_closes(
     record = await settled(socketed)
     assert (record["ending"], record["error_code"], record["cost_nanousd"]) == ("interrupted", "internal_error", 0)
     assert '"event":"bug"' in socketed.log.getvalue()
+
+
+async def test_an_interruption_before_an_answer_is_an_error_instead_of_one(
+    socketed: SocketProxy, provider: SocketProvider
+) -> None:
+    async def play(peer: Peer) -> None:
+        while await peer.receive() is not None:
+            pass
+
+    provider.script = play
+    async with socketed.socket() as client:
+        await client.send_str(ASK.decode())
+        await until(lambda: provider.messages == [ASK])
+        await socketed.run("account.suspend", name="tester", reason="x")
+        error = json.loads((await received(client, 1))[0])
+        assert await closed(client) == 1011
+
+    assert (error["status"], error["error"]["code"]) == (403, "account_suspended")
+    record = await settled(socketed)
+    assert (*ending(record), record["cost_nanousd"]) == ("interrupted", "none", False, 0)
+
+
+async def test_a_request_that_cannot_be_sent_costs_nothing(
+    socketed: SocketProxy, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(_socket: Any, _data: bytes) -> None:
+        raise NotReached("The upstream openai closed its WebSocket.", sent=True)
+
+    monkeypatch.setattr("lumeproxy.upstreams.websocket.HttpSocket.send", lost)
+    async with socketed.socket() as client:
+        await client.send_str(ASK.decode())
+        error = json.loads((await received(client, 1))[0])
+        assert await closed(client) == 1011
+
+    assert (error["status"], error["error"]["code"]) == (503, "server_is_overloaded")
+    record = await settled(socketed)
+    assert (*ending(record), record["cost_nanousd"]) == ("unreachable", "none", False, 0)
+
+
+async def test_a_server_that_does_not_wait_settles_what_was_metered(
+    socketed: SocketProxy, provider: SocketProvider
+) -> None:
+    provider.script = holding
+
+    async with socketed.socket() as client:
+        await client.send_str(ASK.decode())
+        await received(client, len(BEGUN))
+        (call,) = socketed.server.live._calls.values()
+        call.task.cancel()  # as aiohttp does with a handler that outlives its patience
+        await client.receive(timeout=5)
+
+    record = await settled(socketed)
+    assert (record["ending"], record["error_code"]) == ("interrupted", "stopping")
+    assert record["output_tokens"] == tokens_out(RESPONSES, SAID)
 
 
 async def test_a_running_answer_is_written_down_for_the_case_of_a_crash(
