@@ -214,10 +214,10 @@ async def test_a_hold_covers_what_the_earlier_answer_brings_along(
     held: list[int] = []
     submit = socketed.server.database.submit
 
-    def watched(fn: Any, *args: Any) -> Any:
+    def watched(fn: Any, *args: Any, **options: Any) -> Any:
         if fn is ledger.hold:
             held.append(args[2])
-        return submit(fn, *args)
+        return submit(fn, *args, **options)
 
     monkeypatch.setattr(socketed.server.database, "submit", watched)
     following, other = create(previous_response_id="resp_1"), create(previous_response_id="resp_2")
