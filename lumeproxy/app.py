@@ -180,12 +180,11 @@ async def running(
         stack.push_async_callback(control.stop)
         await control.start()
         books = Books(database, admission, clock, log, set())
-        pace = make_pace(settings, clock)
         exchange = Exchange(
             books=books,
             auth=auth,
             live=live,
-            pace=pace,
+            pace=make_pace(settings, clock),
             addresses=Addresses(settings.server.trusted_proxies),
             limits=make_exchange_limits(settings),
         )
@@ -193,10 +192,10 @@ async def running(
         models = Models(exchange, names, clock)
         reload = Reload(signals.load, environ, session, books, models, log)
         await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
-        scripts = Scripts(render, Addresses(settings.server.trusted_proxies))
-        websockets, hosts = make_websockets(settings, exchange, live, pace), make_hosts(settings)
+        scripts, counts = Scripts(render, Addresses(settings.server.trusted_proxies)), Counts(exchange)
+        websockets, hosts = make_websockets(settings, exchange), make_hosts(settings)
         site = Site(
-            exchange=exchange, counts=Counts(exchange), models=models, websockets=websockets, scripts=scripts, hosts=hosts
+            exchange=exchange, counts=counts, models=models, websockets=websockets, scripts=scripts, hosts=hosts
         )
         runner = Runner(
             site.application(DIALECTS),

@@ -29,7 +29,7 @@ from lumeproxy.dialects import WEBSOCKET
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.admission import Admission, Billing
 from lumeproxy.proxy.exchange import Exchange
-from lumeproxy.proxy.live import LiveCalls, Patience
+from lumeproxy.proxy.live import Patience
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
 from lumeproxy.proxy.websocket import ConnectionLimits, WebSockets
@@ -336,14 +336,14 @@ def make_websocket_limits(settings: Settings) -> WebSocketLimits:
     )
 
 
-def make_websockets(settings: Settings, exchange: Exchange, live: LiveCalls, pace: Pace) -> WebSockets:
+def make_websockets(settings: Settings, exchange: Exchange) -> WebSockets:
     """The WebSockets that clients open, and their limits."""
     limits = ConnectionLimits(
         idle_ms=settings.limits.websocket_idle_ms,
         open_ms=settings.limits.websocket_open_ms,
         per_account=settings.limits.websockets_per_account,
     )
-    return WebSockets(exchange, WEBSOCKET, live=live, pace=pace, limits=limits)
+    return WebSockets(exchange, WEBSOCKET, limits)
 
 
 def make_exchange_limits(settings: Settings) -> ExchangeLimits:

@@ -459,7 +459,7 @@ def test_limits_of_websockets_reach_both_sides(tmp_path):
     settings = settings_of(tmp_path, text)
 
     nobody: Any = SimpleNamespace(books=None)
-    theirs, ours = make_websocket_limits(settings), make_websockets(settings, nobody, nobody, nobody).limits
+    theirs, ours = make_websocket_limits(settings), make_websockets(settings, nobody).limits
 
     assert (theirs.connect_ms, theirs.message_bytes, theirs.header_bytes) == (1, 2, 6)
     assert (ours.idle_ms, ours.open_ms, ours.per_account) == (3, 4, 5)

@@ -47,8 +47,8 @@ class Exchange:
         self.books = books
         self.limits = limits
         self._auth = auth
-        self._live = live
-        self._pace = pace
+        self.live = live
+        self.pace = pace
         self._addresses = addresses
 
     async def serve(self, request: web.BaseRequest, dialect: Dialect, endpoint: Endpoint) -> web.StreamResponse:
@@ -57,7 +57,7 @@ class Exchange:
         key, plain = incoming.key, incoming.plain
         plan = self.books.admission.admit(key, dialect.name, incoming.asked, plain, incoming.time_ms)
         address = self.address(request)
-        with self._pace.slot(key, address):
+        with self.pace.slot(key, address):
             call = Call(self.books, key, dialect, plan, self.draft(incoming, plan, address), len(plain))
             await call.hold()
             return await self._run(call, incoming)
@@ -123,7 +123,7 @@ class Exchange:
             started_ms=call.started_ms,
         )
         passage = Passage(self.limits, call, incoming, live)
-        self._live.add(live)
+        self.live.add(live)
         try:
             return await self._ended(passage, live, task)
         except BaseException as error:
@@ -139,7 +139,7 @@ class Exchange:
             return begun
         finally:
             passage.close()
-            self._live.remove(live)
+            self.live.remove(live)
 
     @staticmethod
     async def _ended(passage: Passage, live: LiveCall, task: asyncio.Task[object]) -> web.StreamResponse:

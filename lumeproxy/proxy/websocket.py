@@ -26,8 +26,6 @@ from lumeproxy.proxy.body import ClientGone
 from lumeproxy.proxy.call import Call
 from lumeproxy.proxy.exchange import CALL_ID, Exchange, new_call_id
 from lumeproxy.proxy.incoming import Incoming
-from lumeproxy.proxy.live import LiveCalls
-from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.relay import ClientLeft
 from lumeproxy.proxy.websocket_call import SocketCall
 from lumeproxy.proxy.websocket_client import Client
@@ -53,13 +51,9 @@ class ConnectionLimits:
 class WebSockets:
     """All WebSockets of the server."""
 
-    def __init__(
-        self, exchange: Exchange, wire: OpenAIWebSocket, *, live: LiveCalls, pace: Pace, limits: ConnectionLimits
-    ) -> None:
+    def __init__(self, exchange: Exchange, wire: OpenAIWebSocket, limits: ConnectionLimits) -> None:
         self.exchange = exchange
         self.wire = wire
-        self.live = live
-        self.pace = pace
         self.limits = limits
         self.books = exchange.books
         self._stopping = False
@@ -273,7 +267,7 @@ class _Connection:
         )
         upstream = plan.upstreams[0]
         address = sockets.exchange.address(request)
-        with sockets.pace.slot(key, address):
+        with sockets.exchange.pace.slot(key, address):
             call = Call(books, key, dialect, plan, self._draft(asking, plan, key, call_id, now_ms), len(self._message))
             socket = self._socket
             if socket is None or upstream is not self._upstream:
@@ -292,7 +286,7 @@ class _Connection:
                 drain_ms=sockets.exchange.limits.drain_ms,
             )
             self._message = message = b""
-            going = await running.run(sockets.live)
+            going = await running.run(sockets.exchange.live)
         if going:
             self._remember(self._wire.answer_id(call.reader), call.carried_tokens())
         else:
