@@ -29,6 +29,7 @@ from lumeproxy.compose import (
     close_all,
     listen,
     make_admission,
+    make_dispatcher,
     make_exchange_limits,
     make_hosts,
     make_loop,
@@ -55,7 +56,7 @@ from lumeproxy.proxy.live import Cause, LiveCalls
 from lumeproxy.proxy.site import Site
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
-from lumeproxy.store import accounts, keys, ledger
+from lumeproxy.store import accounts, disabled, keys, ledger
 from lumeproxy.store.database import Database, unattended
 from lumeproxy.store.lock import Locked
 
@@ -170,6 +171,8 @@ async def running(
         guesses = Guesses(clock, per_minute=settings.limits.failed_keys_per_minute)
         auth = Auth(database, clock, guesses, on_block=lambda address: log.warning("guessing", address=address))
         changed = asyncio.Event()
+        dispatcher = make_dispatcher(settings, upstreams, clock, log)
+        dispatcher.selection.disable(await database.read(disabled.names))
         operations = Operations(database, clock, on_change=lambda: _changed(auth, changed), base_url=url)
         watches = (live.watch(), _enforce(database, live, clock, changed, log), _watch_files(database, log))
         await stack.enter_async_context(_tasks(*watches))
@@ -184,10 +187,11 @@ async def running(
             pace=make_pace(settings, clock),
             addresses=Addresses(settings.server.trusted_proxies),
             limits=make_exchange_limits(settings),
+            dispatcher=dispatcher,
         )
         names = make_names(settings, upstreams)
         models = Models(exchange, names, clock)
-        reload = Reload(signals.load, environ, session, books, models, log)
+        reload = Reload(signals.load, environ, session, books, dispatcher, models, log)
         await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
         site = Site(
             exchange=exchange,

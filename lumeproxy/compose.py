@@ -20,24 +20,28 @@ from structlog.typing import FilteringBoundLogger
 from lumeproxy import upstreams as kinds
 from lumeproxy.clock import Clock
 from lumeproxy.core.catalogue import Catalogue
+from lumeproxy.core.health import HealthRules, RepeatBudget
 from lumeproxy.core.limits import Limits
 from lumeproxy.core.money import multiplier_ppm
 from lumeproxy.core.patterns import is_pattern, matches
 from lumeproxy.core.pricing import OperatorPrice, PriceBook
-from lumeproxy.core.routing import Route, RoutingTable, default_routes
+from lumeproxy.core.routing import RoutingTable
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.admission import Admission, Billing
+from lumeproxy.proxy.dispatch import Dispatcher, FailoverRules
 from lumeproxy.proxy.live import Patience
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
-from lumeproxy.settings import Settings, Upstream, credential
+from lumeproxy.routes import ECHO_MODELS, listed_models, make_routing
+from lumeproxy.settings import ModelPrice, Settings, Upstream
 from lumeproxy.upstreams import echo
+from lumeproxy.upstreams.base import Access
 from lumeproxy.upstreams.base import Upstream as Endpoint
+from lumeproxy.upstreams.credentials import credentials
 
 # Kinds that are set up from a lone environment variable when the configuration names no upstreams.
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 MESSAGES = "anthropic_messages"  # the dialect of Claude Code
-ECHO_MODELS = ("claude-echo", "gpt-echo")
 ECHO_PRICE = ("1", "5")  # dollars per million tokens in and out: round figures, so that a bill can be checked by eye
 
 
@@ -50,8 +54,14 @@ def make_upstreams(
         if upstream.kind == echo.KIND:
             made[name] = echo.EchoUpstream(name)
         else:
-            key = credential(name, upstream, environ)
-            made[name] = kinds.KINDS[upstream.kind](name, upstream.base_url, key, frozenset(upstream.dialects), session)
+            access = Access(
+                base_url=upstream.base_url,
+                credentials=credentials(name, upstream, environ),
+                auth=upstream.auth,
+                path_prefix=upstream.path_prefix,
+                headers=tuple((header, secret.get_secret_value()) for header, secret in upstream.headers.items()),
+            )
+            made[name] = kinds.KINDS[upstream.kind](name, access, frozenset(upstream.dialects), session)
     made.setdefault(echo.NAME, echo.EchoUpstream())
     return made
 
@@ -91,46 +101,68 @@ def make_admission(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Adm
             bound_referred_tokens=billing.bound_referred_tokens,
             bound_reasoning_tokens=billing.bound_reasoning_tokens,
         ),
+        served=listed_models(settings),
+        costs={name: make_costs(name, upstream) for name, upstream in settings.upstreams.items() if upstream.prices},
     )
 
 
-def make_routing(settings: Settings, upstreams: Mapping[str, Endpoint]) -> RoutingTable:
-    """The operator's routes, or each kind's usual models without any. The echo models always work, whatever patterns
-    there are; only a route of the very name sends one elsewhere."""
-    routes = []
-    for number, route in enumerate(settings.routes, 1):
-        for name in route.upstreams:
-            if name not in upstreams:
-                known = ", ".join(sorted(upstreams))
-                raise ConfigError(f"Route {number} ({route.model}) names the upstream {name!r}; there are {known}.")
-        routes.append(Route(route.model, route.upstreams, route.upstream_model))
-    usual = default_routes([(u.name, u.kind) for u in upstreams.values()])
-    echoes = [route for route in usual if route.pattern in ECHO_MODELS]
-    if not routes:
-        return RoutingTable([*echoes, *(route for route in usual if route not in echoes)])
-    named = {route.pattern for route in routes}
-    for model in echoes:
-        if model.pattern not in named:
-            # Before the pattern that would catch it, else last: GET /v1/models has the same order.
-            catching = (at for at, route in enumerate(routes) if matches(route.pattern, model.pattern))
-            routes.insert(next(catching, len(routes)), model)
-    return RoutingTable(routes)
+def make_costs(name: str, upstream: Upstream) -> PriceBook:
+    """What the provider behind an upstream bills. Raises ConfigError."""
+    return PriceBook(_operator_prices(f"upstreams.{name}.prices", upstream.prices), None)
+
+
+def concurrent_calls(settings: Settings) -> dict[str, int]:
+    """How many calls each upstream may have running at once; 0 is no limit."""
+    return {name: upstream.concurrent_calls for name, upstream in settings.upstreams.items()}
+
+
+def make_dispatcher(
+    settings: Settings, upstreams: Mapping[str, Endpoint], clock: Clock, log: FilteringBoundLogger
+) -> Dispatcher:
+    """Where calls are sent from, by the rules of [failover]."""
+    given = settings.failover
+    made = Dispatcher(
+        clock,
+        log,
+        HealthRules(
+            failures=given.failures,
+            rest_ms=given.rest_ms,
+            longest_rest_ms=given.longest_rest_ms,
+            set_aside_ms=given.set_aside_ms,
+        ),
+        FailoverRules(
+            attempts=given.attempts,
+            budget_ms=given.budget_ms,
+            brief_wait_ms=given.brief_wait_ms,
+            queue_ms=given.queue_ms,
+            queue_calls=given.queue_calls,
+        ),
+        RepeatBudget(percent=given.repeat_percent, burst=given.repeat_burst),
+    )
+    made.offer(upstreams, concurrent_calls(settings))
+    return made
 
 
 def make_prices(settings: Settings, routing: RoutingTable) -> PriceBook:
     """The operator's prices over the bundled list, which is loaded only where some route needs it."""
-    overrides = []
-    for name, given in settings.prices.items():
-        try:
-            overrides.append((name, OperatorPrice.of(**given.model_dump())))
-        except ValueError as error:
-            raise ConfigError(f'The setting prices."{name}" is wrong: {error}.') from None
+    overrides = _operator_prices("prices", settings.prices)
     priced = {name for name, _ in overrides}
     for model in ECHO_MODELS:
         dollars_in, dollars_out = ECHO_PRICE
         overrides.append((model, OperatorPrice.of(input=dollars_in, output=dollars_out)))
     needed = any(route.pattern not in priced and route.pattern not in ECHO_MODELS for route in routing.routes)
     return PriceBook(overrides, Catalogue.load() if needed else None)
+
+
+def _operator_prices(section: str, prices: Mapping[str, ModelPrice]) -> list[tuple[str, OperatorPrice]]:
+    """Prices by model or pattern. Raises ConfigError for one finer than money."""
+    found = []
+    for name, given in prices.items():
+        try:
+            found.append((name, OperatorPrice.of(**given.model_dump())))
+        except ValueError as error:
+            raise ConfigError(f'The setting {section}."{name}" is wrong: {error}.') from None
+    return found
 
 
 class Names:
@@ -151,7 +183,8 @@ def make_names(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Names:
     listed = (
         [name for provider in providers for name in Catalogue.load().models(provider)] if wanted and providers else []
     )
-    return Names(settings.prices, listed)
+    own = [model for models in listed_models(settings).values() for model in models if not is_pattern(model)]
+    return Names([*settings.prices, *own], listed)
 
 
 def unpriced(settings: Settings, admission: Admission, names: Names, now_ms: int) -> list[str]:

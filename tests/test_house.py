@@ -18,10 +18,11 @@ MODULE_LINES, FUNCTION_LINES, FOLDERS_DEEP = 400, 60, 1
 # A module may import its own layer's folder and any lower layer, nothing above; folders of one level don't know each other.
 LAYERS = [
     {"__init__", "errors", "clock"},
-    {"logs", "folder"},
+    {"logs", "folder", "binding"},
     {"settings", "core"},
     {"dialects", "upstreams"},
     {"store"},
+    {"routes"},
     {"proxy", "dashboard", "clients"},
     {"compose"},
     {"reload", "greeting"},

@@ -11,8 +11,9 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from lumeproxy.cli.main import tree
-from lumeproxy.compose import make_prices, make_routing
+from lumeproxy.compose import make_prices
 from lumeproxy.core.types import STANDARD_TERMS
+from lumeproxy.routes import make_routing
 from lumeproxy.settings import load
 from lumeproxy.upstreams.echo import EchoUpstream
 from tests.support.proxy import Proxy

@@ -21,10 +21,11 @@ from lumeproxy.errors import CredentialRejected, NotFound, Unreachable, Upstream
 from lumeproxy.proxy.admission import Admission
 from lumeproxy.proxy.answers import headers_for_client, render
 from lumeproxy.proxy.auth import allows
+from lumeproxy.proxy.dispatch import Dispatch
 from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.incoming import Incoming
 from lumeproxy.store.keys import StoredKey
-from lumeproxy.upstreams.base import CutShort, NotReached, Reply
+from lumeproxy.upstreams.base import CutShort, Outgoing, Reply, Upstream
 
 # Statuses by which an upstream says that it has no such endpoint; then our own estimate answers.
 NOT_OFFERED = frozenset({404, 405, 501})
@@ -57,21 +58,30 @@ class Counts:
             raise Unreachable("The model provider did not answer in time.", retry_after_s=5) from None
 
     async def _count(self, incoming: Incoming) -> web.Response:
-        admission = self._exchange.books.admission
-        route, upstreams = admission.candidates(incoming.key, incoming.dialect.name, incoming.asked.model)
+        asked = incoming.asked.model
+        found = self._exchange.books.admission.candidates(incoming.key, incoming.dialect.name, asked)
+        session_id, _ = incoming.dialect.session(incoming.request.headers)
+
+        def outgoing(upstream: Upstream) -> Outgoing:
+            return incoming.outgoing(found.model_at(upstream.name, asked), plain=not upstream.takes_encoded)
+
+        dispatch = Dispatch(
+            self._exchange.dispatcher,
+            found,
+            (incoming.key.id, session_id, found.model),
+            outgoing,
+            lambda _target: None,
+            lambda: incoming.request.transport is None,
+            billed=False,
+        )
         reply: Reply | None = None
-        for upstream in upstreams:
-            try:
-                reply = await upstream.send(incoming.outgoing(route.upstream_model, plain=not upstream.takes_encoded))
-                break
-            except NotReached:
-                continue
-        if reply is None:
-            raise Unreachable("The model provider can't be reached.", retry_after_s=5)
         try:
-            return await self._pass_on(reply, incoming, route.upstream_model or incoming.asked.model)
+            reply = await dispatch.send()
+            return await self._pass_on(reply, incoming, found.model)
         finally:
-            reply.close()
+            if reply is not None:
+                reply.close()
+            dispatch.close(well=reply is not None)
 
     async def _pass_on(self, reply: Reply, incoming: Incoming, model: str) -> web.Response:
         if reply.status in (401, 402, 403):
@@ -156,7 +166,7 @@ def _served(routing: RoutingTable, names: ModelNames) -> list[str]:
         for name in candidates:
             if matches(route.pattern, name):
                 found.setdefault(name)
-    return list(found)
+    return [*routing.aliases, *found]
 
 
 def _entry(name: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lumeproxy.core.money import format_usd
+from lumeproxy.core.money import PPM, format_usd
 from lumeproxy.core.pricing import cost, decode_price
 from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
 from lumeproxy.errors import AccountSuspended, Missing, OutOfCredit, Refused
@@ -83,6 +83,9 @@ class CheckPoint(msgspec.Struct, frozen=True, kw_only=True):
     price_version: str
     ttfb_ms: int | None
     status: int | None
+    upstream: str = ""
+    credential: int = 0
+    upstream_price_version: str = ""
 
 
 # The statements of every call. A call id that has a hold or a record changes nothing.
@@ -382,6 +385,7 @@ def _interrupted(tx: Tx, left_over: OpenHold, now_ms: int) -> UsageRecord:
     if text is None:
         raise ValueError(f"the price {point.price_version} of the open call {left_over.call_id} is missing")
     bill = cost(decode_price(text), counted, record.multiplier_ppm)
+    billed = prices.load(tx, point.upstream_price_version)  # None for a checkpoint of an older version
     return msgspec.structs.replace(
         record,
         **{name: getattr(counted, name) for name in Usage.__slots__},
@@ -392,4 +396,8 @@ def _interrupted(tx: Tx, left_over: OpenHold, now_ms: int) -> UsageRecord:
         cost_nanousd=min(bill, left_over.amount_nanousd),
         estimated=True,
         settled_by=(SettledBy.CHECKPOINT if bill <= left_over.amount_nanousd else SettledBy.BOUND).value,
+        upstream=point.upstream,
+        credential=point.credential,
+        upstream_price_version="" if billed is None else point.upstream_price_version,
+        upstream_cost_nanousd=0 if billed is None else cost(decode_price(billed), counted, PPM),
     )

@@ -46,13 +46,15 @@ class EchoUpstream:
 
     kind = KIND
     dialects = DIALECTS
+    address = "built in"
     provider: str | None = None
     takes_encoded = False
+    identities: tuple[str, ...] = ("echo",)
 
     def __init__(self, name: str = NAME) -> None:
         self.name = name
 
-    async def send(self, outgoing: Outgoing) -> Reply:
+    async def send(self, outgoing: Outgoing, credential: int = 1) -> Reply:
         """Answer at once; never unreachable."""
         answer = outgoing.dialect.echo(
             outgoing.body, outgoing.asked, outgoing.call_id, outgoing.created_s, outgoing.path

@@ -15,7 +15,7 @@ import pytest
 
 from lumeproxy.errors import ConfigError
 from lumeproxy.upstreams import anthropic
-from lumeproxy.upstreams.base import CutShort, NotReached
+from lumeproxy.upstreams.base import Access, CutShort, NotReached
 from lumeproxy.upstreams.http import LARGE_BODY_BYTES, HttpUpstream, endpoint
 from tests.support import streams
 from tests.support.proxy import Proxy
@@ -24,7 +24,7 @@ from tests.support.upstream import Connection, ScriptedUpstream
 
 @pytest.fixture
 def made(session, upstream: ScriptedUpstream) -> HttpUpstream:
-    return anthropic.make("main", upstream.url, "operator-secret", frozenset(), session)
+    return anthropic.make("main", Access(upstream.url, ("operator-secret",)), frozenset(), session)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_base_url_may_be_written_with_and_without_its_version(base_url, expect
 )  # fmt: skip
 async def test_what_is_no_address_of_a_server_is_refused_before_the_first_call(session, base_url):
     with pytest.raises(ConfigError, match="upstreams.main.base_url") as caught:
-        anthropic.make("main", base_url, "operator-secret", frozenset(), session)
+        anthropic.make("main", Access(base_url, ("operator-secret",)), frozenset(), session)
     assert "word" not in caught.value.message.replace("without a user", "")
 
 
@@ -232,7 +232,7 @@ async def test_a_request_that_did_not_leave_may_go_elsewhere(session, request_of
         taken.bind(("127.0.0.1", 0))  # bound but not listening: refused
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(NotReached) as caught:
-            await anthropic.make("main", url, "operator-secret", frozenset(), session).send(request_of())
+            await anthropic.make("main", Access(url, ("operator-secret",)), frozenset(), session).send(request_of())
 
     assert caught.value.message == "The upstream main can't be reached."
     assert not caught.value.sent
@@ -276,7 +276,9 @@ async def test_a_reply_that_comes_before_the_body_was_taken_is_read_all_the_same
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        reply = await anthropic.make("main", url, "k", frozenset(), session).send(request_of(b"x" * 20_000_000))
+        reply = await anthropic.make("main", Access(url, ("k",)), frozenset(), session).send(
+            request_of(b"x" * 20_000_000)
+        )
         assert (reply.status, await reply.read()) == (413, b"large")
         reply.close()
 
@@ -287,7 +289,7 @@ async def test_a_connection_that_is_not_made_in_time_is_given_up(session, reques
 
     monkeypatch.setattr(session.connector, "connect", never)
     with pytest.raises(NotReached) as caught:
-        await anthropic.make("main", "http://127.0.0.1:1", "k", frozenset(), session).send(request_of())
+        await anthropic.make("main", Access("http://127.0.0.1:1", ("k",)), frozenset(), session).send(request_of())
     assert not caught.value.sent
 
 
@@ -429,7 +431,7 @@ async def test_the_environments_proxy_is_not_asked(
         monkeypatch.setenv(name, f"http://{trap.host}")
     upstream.script = lambda c: c.reply(b"{}")
 
-    reply = await anthropic.make("main", upstream.url, "k", frozenset(), session).send(request_of())
+    reply = await anthropic.make("main", Access(upstream.url, ("k",)), frozenset(), session).send(request_of())
 
     assert reply.status == 200
     assert {address[1] for address in trap.connected} == {upstream.port}
@@ -438,6 +440,6 @@ async def test_the_environments_proxy_is_not_asked(
 async def test_the_trap_can_spring(trap: Trap, session, request_of):
     """A control: what the tests above rule out is seen when it happens."""
     with contextlib.suppress(NotReached):
-        await anthropic.make("main", f"http://{trap.host}", "k", frozenset(), session).send(request_of())
+        await anthropic.make("main", Access(f"http://{trap.host}", ("k",)), frozenset(), session).send(request_of())
 
     assert ("127.0.0.1", trap.port) in [tuple(address) for address in trap.connected]
