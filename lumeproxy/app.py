@@ -56,7 +56,7 @@ from lumeproxy.proxy.live import Cause, LiveCalls
 from lumeproxy.proxy.site import Site
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
-from lumeproxy.store import accounts, disabled, keys, ledger
+from lumeproxy.store import accounts, keys, ledger
 from lumeproxy.store.database import Database, unattended
 from lumeproxy.store.lock import Locked
 
@@ -171,8 +171,7 @@ async def running(
         guesses = Guesses(clock, per_minute=settings.limits.failed_keys_per_minute)
         auth = Auth(database, clock, guesses, on_block=lambda address: log.warning("guessing", address=address))
         changed = asyncio.Event()
-        dispatcher = make_dispatcher(settings, upstreams, clock, log)
-        dispatcher.selection.disable(await database.read(disabled.names))
+        dispatcher = await make_dispatcher(settings, upstreams, database, clock, log)
         operations = Operations(database, clock, on_change=lambda: _changed(auth, changed), base_url=url)
         watches = (live.watch(), _enforce(database, live, clock, changed, log), _watch_files(database, log))
         await stack.enter_async_context(_tasks(*watches))

@@ -34,6 +34,8 @@ from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
 from lumeproxy.routes import ECHO_MODELS, listed_models, make_routing
 from lumeproxy.settings import ModelPrice, Settings, Upstream
+from lumeproxy.store import disabled
+from lumeproxy.store.database import Database
 from lumeproxy.upstreams import echo
 from lumeproxy.upstreams.base import Access
 from lumeproxy.upstreams.base import Upstream as Endpoint
@@ -116,10 +118,10 @@ def concurrent_calls(settings: Settings) -> dict[str, int]:
     return {name: upstream.concurrent_calls for name, upstream in settings.upstreams.items()}
 
 
-def make_dispatcher(
-    settings: Settings, upstreams: Mapping[str, Endpoint], clock: Clock, log: FilteringBoundLogger
+async def make_dispatcher(
+    settings: Settings, upstreams: Mapping[str, Endpoint], database: Database, clock: Clock, log: FilteringBoundLogger
 ) -> Dispatcher:
-    """Where calls are sent from, by the rules of [failover]."""
+    """Where calls are sent from, by the rules of [failover], with the upstreams that the operator has not switched off."""
     given = settings.failover
     made = Dispatcher(
         clock,
@@ -140,6 +142,7 @@ def make_dispatcher(
         RepeatBudget(percent=given.repeat_percent, burst=given.repeat_burst),
     )
     made.offer(upstreams, concurrent_calls(settings))
+    made.selection.disable(await database.read(disabled.names))
     return made
 
 
