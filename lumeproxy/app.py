@@ -42,8 +42,10 @@ from lumeproxy.compose import (
 )
 from lumeproxy.dashboard.control import ControlSocket, NotRunning, call
 from lumeproxy.dashboard.operations import Operations
+from lumeproxy.dashboard.upstreams import UpstreamDesk
 from lumeproxy.dialects import DIALECTS
 from lumeproxy.errors import ConfigError, LumeError
+from lumeproxy.fleet import RunningFleet
 from lumeproxy.greeting import Hint, Start, first_account, greet, make_offer, make_start, tell_stop, warn
 from lumeproxy.proxy.address import Addresses
 from lumeproxy.proxy.auth import Auth
@@ -172,13 +174,16 @@ async def running(
         auth = Auth(database, clock, guesses, on_block=lambda address: log.warning("guessing", address=address))
         changed = asyncio.Event()
         dispatcher = await make_dispatcher(settings, upstreams, database, clock, log)
-        operations = Operations(database, clock, on_change=lambda: _changed(auth, changed), base_url=url)
+        books = Books(database, admission, clock, log, set())
+        desk = UpstreamDesk(database, clock, RunningFleet(dispatcher, books))
+        operations = Operations(
+            database, clock, on_change=lambda: _changed(auth, changed), base_url=url, more=desk.operations()
+        )
         watches = (live.watch(), _enforce(database, live, clock, changed, log), _watch_files(database, log))
         await stack.enter_async_context(_tasks(*watches))
         control = ControlSocket(operations, settings.server.data, log)
         stack.push_async_callback(control.stop)
         await control.start()
-        books = Books(database, admission, clock, log, set())
         exchange = Exchange(
             books=books,
             auth=auth,
@@ -192,12 +197,7 @@ async def running(
         models = Models(exchange, names, clock)
         reload = Reload(signals.load, environ, session, books, dispatcher, models, log)
         await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
-        site = Site(
-            exchange=exchange,
-            counts=Counts(exchange),
-            models=models,
-            hosts=make_hosts(settings),
-        )
+        site = Site(exchange=exchange, counts=Counts(exchange), models=models, hosts=make_hosts(settings))
         runner = Runner(
             site.application(DIALECTS),
             log,

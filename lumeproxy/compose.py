@@ -52,7 +52,7 @@ def make_upstreams(
 ) -> dict[str, Endpoint]:
     """All upstreams by name, the built-in echo among them. Raises ConfigError for one without a credential."""
     made: dict[str, Endpoint] = {}
-    for name, upstream in _configured(settings, environ).items():
+    for name, upstream in configured(settings, environ).items():
         if upstream.kind == echo.KIND:
             made[name] = echo.EchoUpstream(name)
         else:
@@ -63,12 +63,13 @@ def make_upstreams(
                 path_prefix=upstream.path_prefix,
                 headers=tuple((header, secret.get_secret_value()) for header, secret in upstream.headers.items()),
             )
-            made[name] = kinds.KINDS[upstream.kind](name, access, frozenset(upstream.dialects), session)
+            made[name] = kinds.KINDS[upstream.kind].make(name, access, frozenset(upstream.dialects), session)
     made.setdefault(echo.NAME, echo.EchoUpstream())
     return made
 
 
-def _configured(settings: Settings, environ: Mapping[str, str]) -> dict[str, Upstream]:
+def configured(settings: Settings, environ: Mapping[str, str]) -> dict[str, Upstream]:
+    """The upstreams that the settings name, else those that the environment has a key for."""
     if settings.upstreams:
         return settings.upstreams
     return {

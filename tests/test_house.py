@@ -25,7 +25,7 @@ LAYERS = [
     {"routes"},
     {"proxy", "dashboard", "clients"},
     {"compose"},
-    {"reload", "greeting"},
+    {"reload", "greeting", "fleet"},
     {"app"},
     {"doctor"},  # looks at everything, and starts a server of its own where none runs
     {"cli"},

@@ -23,6 +23,7 @@ from lumeproxy.cli.key import key
 from lumeproxy.cli.program import program
 from lumeproxy.cli.reach import data_options
 from lumeproxy.cli.serve import serve, serve_options
+from lumeproxy.cli.upstream import upstream
 from lumeproxy.cli.usage import usage
 from lumeproxy.errors import ConfigError, LumeError
 
@@ -53,7 +54,7 @@ def tree(context: click.Context, /, **options: object) -> int | None:
     return status
 
 
-for command in (serve, account, key, credit, usage, audit, backup, doctor):
+for command in (serve, account, key, credit, usage, upstream, audit, backup, doctor):
     tree.add_command(command)
 
 

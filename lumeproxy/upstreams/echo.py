@@ -12,6 +12,7 @@ from lumeproxy.upstreams.base import Outgoing, Reply, Take
 
 KIND = "echo"
 NAME = "echo"
+ADDRESS = "built in"
 DIALECTS = frozenset({"anthropic_messages", "openai_responses", "openai_chat"})
 
 
@@ -46,7 +47,7 @@ class EchoUpstream:
 
     kind = KIND
     dialects = DIALECTS
-    address = "built in"
+    address = ADDRESS
     provider: str | None = None
     takes_encoded = False
     identities: tuple[str, ...] = ("echo",)

@@ -13,7 +13,7 @@ async def test_the_key_goes_in_its_own_header_and_the_clients_version_is_passed_
     session, upstream: ScriptedUpstream, request_of
 ):
     upstream.script = lambda c: c.reply(b"{}")
-    made = KINDS["anthropic"]("main", Access(upstream.url, ("sk-ant-operator",)), frozenset(), session)
+    made = KINDS["anthropic"].make("main", Access(upstream.url, ("sk-ant-operator",)), frozenset(), session)
 
     reply = await made.send(request_of(b"{}", ("anthropic-version", "2099-01-01")))
 

@@ -12,7 +12,7 @@ from tests.support.upstream import ScriptedUpstream
 @pytest.mark.parametrize("path", ["/responses", "/chat/completions"])
 async def test_the_key_goes_as_a_bearer_token(session, upstream: ScriptedUpstream, request_of, path):
     upstream.script = lambda c: c.reply(b"{}")
-    made = KINDS["openai"]("main", Access(upstream.url + "/v1", ("sk-operator",)), frozenset(), session)
+    made = KINDS["openai"].make("main", Access(upstream.url + "/v1", ("sk-operator",)), frozenset(), session)
 
     reply = await made.send(request_of(b"{}", ("originator", "codex"), path=path, dialect="openai_chat"))
 
