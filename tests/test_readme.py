@@ -53,7 +53,7 @@ def test_the_make_targets_exist() -> None:
 
 
 def test_the_configuration_file_loads_and_its_models_have_a_price(tmp_path: Path) -> None:
-    text, _ = blocks("toml")
+    text, *_ = blocks("toml")
     file = tmp_path / "config.toml"
     file.write_text(text)
     given = load(config=file, data=tmp_path, environ={})
@@ -69,7 +69,7 @@ def test_the_configuration_file_loads_and_its_models_have_a_price(tmp_path: Path
 
 
 def test_the_codex_settings_are_toml_that_names_one_provider() -> None:
-    _, text = blocks("toml")
+    *_, text = blocks("toml")
     tree = tomllib.loads(text)
 
     assert set(tree["model_providers"]) == {tree["model_provider"]}

@@ -475,6 +475,34 @@ async def test_each_upstream_is_asked_for_its_own_name_of_the_model(
             assert (record["model"], record["cost_nanousd"]) == (asked, BILL[ANTHROPIC])
 
 
+async def test_what_the_provider_bills_stands_beside_what_was_charged(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.script = lambda c: c.reply(ERROR, 529)
+    more = (
+        f'[billing]\nmultiplier = 2\n[upstreams.cheap]\nkind = "anthropic"\nbase_url = "{second.url}"\napi_key = "k"\n'
+    )
+    more += '[upstreams.cheap.prices."claude-*"]\ninput = 0.5\noutput = 3\n'
+    routes = '[[routes]]\nmodel = "claude-test-1"\nupstreams = ["anthropic", "cheap"]\n'
+    async with two(tmp_path, upstream, second, more, routes) as lume:
+        await take(lume.post(ANTHROPIC, ask(ANTHROPIC, stream=False)))
+        cheap = await settled(lume)
+        upstream.script = lambda c: c.reply(whole(ANTHROPIC))
+        await lume.run("upstream.disable", name="cheap")
+        await take(lume.post(ANTHROPIC, ask(ANTHROPIC, stream=False)))
+        dear = await settled(lume)
+
+        assert (cheap["upstream"], cheap["cost_nanousd"]) == ("cheap", 2 * BILL[ANTHROPIC])
+        assert cheap["upstream_cost_nanousd"] == 100 * 500 + 20 * 3_000
+        assert (dear["cost_nanousd"], dear["upstream_cost_nanousd"]) == (2 * BILL[ANTHROPIC], BILL[ANTHROPIC])
+        assert dear["upstream_price_version"] == dear["price_version"] != cheap["upstream_price_version"]
+        sums = await lume.run("usage.totals", by="upstream")
+        assert {one["upstream"]: one["cost_nanousd"] - one["upstream_cost_nanousd"] for one in sums} == {
+            "cheap": 2 * BILL[ANTHROPIC] - 110_000, "anthropic": BILL[ANTHROPIC],
+        }  # fmt: skip
+        assert await lume.audit() == []
+
+
 async def test_routes_of_one_model_are_told_apart_by_the_api(
     tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from lumeproxy.errors import ConfigError
-from lumeproxy.upstreams import anthropic
+from lumeproxy.upstreams import KINDS, anthropic
 from lumeproxy.upstreams.base import Access, CutShort, NotReached
 from lumeproxy.upstreams.http import LARGE_BODY_BYTES, HttpUpstream, endpoint
 from tests.support import streams
@@ -55,6 +55,78 @@ async def test_what_is_no_address_of_a_server_is_refused_before_the_first_call(s
     with pytest.raises(ConfigError, match="upstreams.main.base_url") as caught:
         anthropic.make("main", Access(base_url, ("operator-secret",)), frozenset(), session)
     assert "word" not in caught.value.message.replace("without a user", "")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "prefix", "expected"),
+    [
+        ("https://host.test", "/openai/v2", "https://host.test/openai/v2"),
+        ("https://host.test/v1", "/x", "https://host.test/v1/x"),
+        ("https://host.test/inference/", "/", "https://host.test/inference"),
+        ("https://host.test", "", "https://host.test/v1"),
+    ],
+)
+def test_a_path_prefix_stands_in_the_place_of_the_version(base_url, prefix, expected):
+    assert endpoint(base_url, prefix) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "auth", "sent"),
+    [
+        ("anthropic", "", ("x-api-key", "secret-of-ours")),
+        ("anthropic", "bearer", ("Authorization", "Bearer secret-of-ours")),
+        ("openai", "", ("Authorization", "Bearer secret-of-ours")),
+        ("openai", "x-api-key", ("x-api-key", "secret-of-ours")),
+        ("openai", "none", None),
+    ],
+)
+async def test_the_credential_goes_in_the_header_that_the_operator_names(
+    session, upstream: ScriptedUpstream, request_of, kind, auth, sent
+):
+    upstream.script = lambda c: c.reply(b"{}")
+    credentials = () if auth == "none" else ("secret-of-ours",)
+    made = KINDS[kind].make("main", Access(upstream.url, credentials, auth), frozenset(), session)
+
+    await made.send(request_of())
+
+    (seen,) = upstream.received
+    found = [pair for pair in seen.headers if pair[0].lower() in ("x-api-key", "authorization")]
+    assert found == ([sent] if sent else [])
+    assert len(made.identities) == 1
+
+
+async def test_extra_headers_take_the_place_of_the_clients_and_come_back_to_nobody(
+    session, upstream: ScriptedUpstream, request_of
+):
+    upstream.script = lambda c: c.reply(b"{}", headers={"x-echo": "team-secret", "x-same": "on", "x-other": "fine"})
+    extra = (("X-Title", "team-secret"), ("X-Flag", "on"))
+    made = anthropic.make("main", Access(upstream.url, ("k",), headers=extra), frozenset(), session)
+
+    reply = await made.send(request_of(b"{}", ("x-title", "the client's"), ("X-Kept", "1")))
+
+    (seen,) = upstream.received
+    assert [pair for pair in seen.headers if pair[0].lower().startswith("x-")] == [
+        ("X-Kept", "1"), ("x-api-key", "k"), ("X-Title", "team-secret"), ("X-Flag", "on"),
+    ]  # fmt: skip
+    named = dict(reply.headers)
+    assert "x-echo" not in named
+    assert named["x-same"] == "on", "too short to be a secret"
+
+
+async def test_each_credential_is_used_by_its_number_and_has_an_identity_that_does_not_tell_it(
+    session, upstream: ScriptedUpstream, request_of
+):
+    upstream.script = lambda c: c.reply(b"{}", headers={"x-back": c.received.header("x-api-key") or ""})
+    keys = ("secret-one", "secret-two")
+    made = anthropic.make("main", Access(upstream.url, keys), frozenset(), session)
+    for number, key in enumerate(keys, 1):
+        reply = await made.send(request_of(), number)
+        assert upstream.received[-1].header("x-api-key") == key
+        assert "x-back" not in dict(reply.headers)
+
+    other = anthropic.make("main", Access("http://127.0.0.1:1", keys[:1]), frozenset(), session)
+    assert len({*made.identities, *other.identities}) == 3
+    assert not [key for key in keys for identity in made.identities if key in identity]
 
 
 # --- what is sent ------------------------------------------------------------------------------------------------------
