@@ -44,6 +44,7 @@ from lumeproxy.dashboard.control import ControlSocket, NotRunning, call
 from lumeproxy.dashboard.operations import Operations
 from lumeproxy.dashboard.upstreams import UpstreamDesk
 from lumeproxy.dialects import DIALECTS
+from lumeproxy.discovery import Discovery
 from lumeproxy.errors import ConfigError, LumeError
 from lumeproxy.fleet import RunningFleet
 from lumeproxy.greeting import Hint, Start, first_account, greet, make_offer, make_start, tell_stop, warn
@@ -164,18 +165,16 @@ async def running(
         database = await _opened(settings)
         stack.push_async_callback(database.close)
         await _recover(database, clock, log)
+        every_ms = settings.limits.checkpoint_ms
         live = LiveCalls(
-            clock,
-            make_patience(settings),
-            checkpoint_ms=settings.limits.checkpoint_ms,
-            keep=lambda rows: _keep(database, rows),
+            clock, make_patience(settings), checkpoint_ms=every_ms, keep=lambda rows: _keep(database, rows)
         )
         guesses = Guesses(clock, per_minute=settings.limits.failed_keys_per_minute)
         auth = Auth(database, clock, guesses, on_block=lambda address: log.warning("guessing", address=address))
         changed = asyncio.Event()
         dispatcher = await make_dispatcher(settings, upstreams, database, clock, log)
         books = Books(database, admission, clock, log, set())
-        desk = UpstreamDesk(database, clock, RunningFleet(dispatcher, books))
+        desk = UpstreamDesk(database, clock, RunningFleet(dispatcher, books, settings.limits))
         operations = Operations(
             database, clock, on_change=lambda: _changed(auth, changed), base_url=url, more=desk.operations()
         )
@@ -196,7 +195,8 @@ async def running(
         names = make_names(settings, upstreams)
         models = Models(exchange, names, clock)
         reload = Reload(signals.load, environ, session, books, dispatcher, models, log)
-        await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
+        discovery = Discovery(settings, books, models, clock, log)
+        await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings), discovery.forever()))
         site = Site(exchange=exchange, counts=Counts(exchange), models=models, hosts=make_hosts(settings))
         runner = Runner(
             site.application(DIALECTS),

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -32,7 +32,7 @@ from lumeproxy.proxy.dispatch import Dispatcher, FailoverRules
 from lumeproxy.proxy.live import Patience
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
-from lumeproxy.routes import ECHO_MODELS, listed_models, make_routing
+from lumeproxy.routes import DISCOVER, ECHO_MODELS, listed_models, make_routing
 from lumeproxy.settings import ModelPrice, Settings, Upstream
 from lumeproxy.store import disabled
 from lumeproxy.store.database import Database
@@ -170,14 +170,22 @@ def _operator_prices(section: str, prices: Mapping[str, ModelPrice]) -> list[tup
 
 
 class Names:
-    """Model names behind route patterns: the operator's price names and the bundled list of each provider."""
+    """Model names behind route patterns: the operator's price names and the bundled list of each provider; `discovered`
+    are the lists of upstreams that are asked for theirs (`discovering`), once they are known."""
 
-    def __init__(self, priced: Iterable[str], listed: Iterable[str]) -> None:
+    def __init__(self, priced: Iterable[str], listed: Iterable[str], discovering: Iterable[str] = ()) -> None:
         self._known = tuple(dict.fromkeys([*(name for name in priced if not is_pattern(name)), *listed]))
+        self.discovering = frozenset(discovering)
+        self.discovered: dict[str, tuple[str, ...]] = {}
 
-    def models(self, pattern: str) -> list[str]:
-        """Known names that match the pattern."""
-        return [name for name in self._known if matches(pattern, name)]
+    def models(self, pattern: str, upstreams: Sequence[str] = ()) -> list[str]:
+        """Known names that match the pattern; of a route's `upstreams`, those that one of them may have."""
+        lists = [frozenset(self.discovered[name]) for name in upstreams if name in self.discovered]
+        known = self._known
+        if lists and len(lists) == len(upstreams):
+            known = tuple(name for name in known if any(name in one for one in lists))
+        own = (name for upstream in upstreams for name in self.discovered.get(upstream, ()))
+        return [name for name in dict.fromkeys([*known, *own]) if matches(pattern, name)]
 
 
 def make_names(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Names:
@@ -188,7 +196,8 @@ def make_names(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Names:
         [name for provider in providers for name in Catalogue.load().models(provider)] if wanted and providers else []
     )
     own = [model for models in listed_models(settings).values() for model in models if not is_pattern(model)]
-    return Names([*settings.prices, *own], listed)
+    asked = (name for name, upstream in settings.upstreams.items() if upstream.models == (DISCOVER,))
+    return Names([*settings.prices, *own], listed, asked)
 
 
 def unpriced(settings: Settings, admission: Admission, names: Names, now_ms: int) -> list[str]:

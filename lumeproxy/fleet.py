@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lumeproxy.compose import configured
+from lumeproxy.clock import Clock
+from lumeproxy.compose import configured, make_session, make_upstreams
 from lumeproxy.core.selection import Selection
-from lumeproxy.dashboard.upstreams import Known
+from lumeproxy.dashboard.upstreams import Asked, Known
 from lumeproxy.proxy.call import Books
 from lumeproxy.proxy.dispatch import Dispatcher
-from lumeproxy.settings import Settings
+from lumeproxy.settings import Limits, Settings
 from lumeproxy.upstreams import KINDS, echo
+from lumeproxy.upstreams.base import Upstream
+from lumeproxy.upstreams.http import HttpUpstream
+from lumeproxy.upstreams.probe import Probe, probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class RunningFleet:
 
     dispatcher: Dispatcher
     books: Books
+    limits: Limits
 
     @property
     def selection(self) -> Selection | None:
@@ -37,6 +43,10 @@ class RunningFleet:
         """How many calls one has running, and waiting for it."""
         slots = self.dispatcher.slots.get(name)
         return (0, 0) if slots is None else (slots.running, slots.waiting)
+
+    async def ask(self, name: str) -> Sequence[Asked]:
+        """Ask one with each of its credentials."""
+        return await _asked(self.books.admission.upstreams[name], self.books.clock, self.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +74,29 @@ class ConfiguredFleet:
     def places(self, name: str) -> tuple[int, int]:
         """Nobody runs them."""
         return (0, 0)
+
+    async def ask(self, name: str) -> Sequence[Asked]:
+        """Ask one with each of its credentials, which are read for it."""
+        given = {one: upstream for one, upstream in configured(self.settings, self.environ).items() if one == name}
+        async with make_session(self.settings) as session:
+            made = make_upstreams(self.settings.model_copy(update={"upstreams": given}), self.environ, session)
+            return await _asked(made[name], Clock(), self.settings.limits)
+
+
+async def _asked(upstream: Upstream, clock: Clock, limits: Limits) -> list[Asked]:
+    """All credentials at once; the echo, which is no server, is always there."""
+    if not isinstance(upstream, HttpUpstream):
+        return [Asked(reachable=True, status=None, accepted=None, latency_ms=0, models=None, error="")]
+    ms, size = limits.probe_ms, limits.probe_bytes
+    numbers = range(1, len(upstream.identities) + 1)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(probe(upstream, clock, timeout_ms=ms, body_bytes=size, credential=number))
+            for number in numbers
+        ]
+    return [_told(task.result()) for task in tasks]
+
+
+def _told(found: Probe) -> Asked:
+    models = None if found.models is None else len(found.models)
+    return Asked(found.reachable, found.status, found.credential_ok, found.latency_ms, models, found.error)

@@ -64,6 +64,13 @@ def _checked_route(number: int, route: RouteSettings, upstreams: Mapping[str, Up
     weights = tuple(upstream.weight for upstream in route.upstreams if upstream.weight is not None)
     if weights and len(weights) < len(names):
         raise ConfigError(f"{where} has a weight for some of its upstreams; give one to all of them, or to none.")
+    return route_of(route)
+
+
+def route_of(route: RouteSettings) -> Route:
+    """A route as it is written, unchecked."""
+    names = tuple(upstream.name for upstream in route.upstreams)
+    weights = tuple(upstream.weight for upstream in route.upstreams if upstream.weight is not None)
     models = tuple((upstream.name, upstream.model) for upstream in route.upstreams if upstream.model is not None)
     return Route(route.model, names, route.upstream_model, weights, models)
 

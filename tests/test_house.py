@@ -25,7 +25,7 @@ LAYERS = [
     {"routes"},
     {"proxy", "dashboard", "clients"},
     {"compose"},
-    {"reload", "greeting", "fleet"},
+    {"reload", "greeting", "fleet", "discovery"},
     {"app"},
     {"doctor"},  # looks at everything, and starts a server of its own where none runs
     {"cli"},
@@ -40,7 +40,7 @@ ALLOWED = {
     "pydantic_settings": {"settings"},
     "genai_prices": {"core"},
     "click": {"cli"},
-    "structlog": {"logs", "app", "compose", "greeting", "reload", "proxy", "dashboard"},
+    "structlog": {"logs", "app", "compose", "discovery", "greeting", "reload", "proxy", "dashboard"},
 }
 IMPURE = {"asyncio", "socket", "time", "os", "random", "secrets", "logging", "subprocess", "threading", "aiohttp"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}

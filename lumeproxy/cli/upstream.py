@@ -15,7 +15,7 @@ RESTING = "resting"
 
 @click.group()
 def upstream() -> None:
-    """Upstreams: list, switch off and on."""
+    """Upstreams: list, test, switch off and on."""
 
 
 @upstream.command("list")
@@ -59,6 +59,35 @@ def disable(name: str, data: Path | None, config: Path | None, as_json: bool) ->
 def enable(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
     """Send an upstream calls again, and forget what spoke against it and its credentials."""
     _changed(Reach(data, config, as_json), "upstream.enable", name, "gets calls")
+
+
+@upstream.command()
+@click.argument("name")
+@data_options
+def test(name: str, data: Path | None, config: Path | None, as_json: bool) -> int:
+    """Ask an upstream for its models, with each of its credentials: costs nothing. Ends with 1 where one does not work."""
+    reach = Reach(data, config, as_json)
+    found = reach.run("upstream.test", name=name)
+    if reach.as_json:
+        emit_json(found)
+    else:
+        click.echo(f"{found['name']} ({found['address']})")
+        for one in found["credentials"]:
+            click.echo(f"  credential {one['credential']}: {said(one)}")
+    return 0 if found["ok"] else 1
+
+
+def said(one: dict[str, Any]) -> str:
+    """What came of asking with a credential."""
+    if not one["reachable"]:
+        return str(one["error"])
+    words = {True: "accepted", False: f"refused ({one['status']})", None: "not checked"}
+    parts = [words[one["accepted"]], f"{one['latency_ms']:,} ms"]
+    if one["models"] is not None:
+        parts.append(plural(one["models"], "model"))
+    elif one["error"] and one["accepted"] is not False:
+        parts.append(one["error"])
+    return ", ".join(parts)
 
 
 def _changed(reach: Reach, operation: str, name: str, said: str) -> None:

@@ -39,6 +39,7 @@ READS = frozenset(
         "usage.totals",
         "audit.run",
         "upstream.list",
+        "upstream.test",
     }
 )
 

@@ -6,8 +6,8 @@ calls are sent.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from lumeproxy.clock import Clock
@@ -18,7 +18,9 @@ from lumeproxy.errors import Missing
 from lumeproxy.store import disabled
 from lumeproxy.store.database import Database
 
-LIST = "upstream.list"
+LIST, TEST = "upstream.list", "upstream.test"
+REDIRECT = 300
+WITHOUT_LIST = frozenset({404, 405, 501})
 WORDS = {State.CLOSED: "up", State.OPEN: "resting", State.HALF_OPEN: "on trial"}
 DISABLED, UNKNOWN, REFUSED = "disabled", "unknown", "refused"
 
@@ -30,6 +32,26 @@ class Known:
     kind: str
     address: str
     credentials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking with a credential: `accepted` is None where it was not checked, `models` where it gave no list;
+    `error` is a clause, "" when all went well."""
+
+    reachable: bool
+    status: int | None
+    accepted: bool | None
+    latency_ms: int | None
+    models: int | None
+    error: str
+
+    @property
+    def works(self) -> bool:
+        """Whether calls may be expected to: a server without a list of models has answered, which is all that can be asked
+        for free."""
+        answered = self.status is None or self.status < REDIRECT or self.status in WITHOUT_LIST
+        return self.reachable and answered and self.accepted is not False
 
 
 class Fleet(Protocol):
@@ -46,6 +68,10 @@ class Fleet(Protocol):
 
     def places(self, name: str) -> tuple[int, int]:
         """How many calls one has running, and waiting for it."""
+        ...
+
+    async def ask(self, name: str) -> Sequence[Asked]:
+        """Ask one with each of its credentials. Raises ConfigError where one can't be read."""
         ...
 
 
@@ -70,6 +96,7 @@ class UpstreamDesk:
             LIST: (args.Arguments, self._list),
             "upstream.disable": (_Upstream, self._disable),
             "upstream.enable": (_Upstream, self._enable),
+            TEST: (_Upstream, self._test),
         }
 
     async def _list(self, _given: args.Arguments) -> Any:
@@ -90,6 +117,16 @@ class UpstreamDesk:
             self._fleet.selection.disable(off)
             self._fleet.selection.readmit(given.name)
         return self._shown(given.name, known, None)
+
+    async def _test(self, given: _Upstream) -> Any:
+        known = self._found(given.name)
+        asked = await self._fleet.ask(given.name)
+        return {
+            "name": given.name,
+            "address": known.address,
+            "ok": all(one.works for one in asked),
+            "credentials": [{"credential": number, **asdict(one)} for number, one in enumerate(asked, 1)],
+        }
 
     def _found(self, name: str) -> Known:
         known = self._fleet.known()

@@ -35,10 +35,14 @@ _UNKNOWN_DATE = "1970-01-01T00:00:00Z"
 
 
 class ModelNames(Protocol):
-    """Where the names behind a route's pattern come from."""
+    """Where the names behind a route's pattern come from; `discovered` are the lists of upstreams that were asked for
+    theirs, of those that are (`discovering`)."""
 
-    def models(self, pattern: str) -> Iterable[str]:
-        """Known model names that match."""
+    discovering: frozenset[str]
+    discovered: dict[str, tuple[str, ...]]
+
+    def models(self, pattern: str, upstreams: Sequence[str] = ()) -> Iterable[str]:
+        """Known model names that match, as far as one of the upstreams may have them."""
         ...
 
 
@@ -124,12 +128,21 @@ class Models:
         self._exchange = exchange
         self._clock = clock
         self._all: list[str] = []
+        self.names = names
         self.offer(exchange.books.admission, names)
 
     def offer(self, admission: Admission, names: ModelNames) -> None:
-        """List what these routes and prices serve, from now on."""
+        """List what these routes and prices serve, from now on. The lists of upstreams that are still asked for theirs
+        are kept."""
+        before = self.names.discovered
+        names.discovered |= {name: before[name] for name in names.discovering if name in before}
+        self.names = names
         served = _served(admission.routing, names)
         self._all = [name for name in served if admission.is_priced(name, self._clock.now_ms())]
+
+    def refresh(self) -> None:
+        """Take in what has been discovered."""
+        self.offer(self._exchange.books.admission, self.names)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """The models that the key may use."""
@@ -153,8 +166,9 @@ class Models:
         return web.json_response(_entry(name))
 
     def allowed(self, key: StoredKey) -> Sequence[str]:
-        """The served names that the key's patterns include."""
-        return [name for name in self._all if allows(key, name)]
+        """The served names that the key's patterns include, aliases also by what they stand for."""
+        aliases = self._exchange.books.admission.routing.aliases
+        return [name for name in self._all if allows(key, name) or (name in aliases and allows(key, aliases[name]))]
 
 
 def _served(routing: RoutingTable, names: ModelNames) -> list[str]:
@@ -162,7 +176,9 @@ def _served(routing: RoutingTable, names: ModelNames) -> list[str]:
     an earlier route catches is that route's."""
     found: dict[str, None] = {}
     for route in routing.routes:
-        candidates = sorted(names.models(route.pattern)) if is_pattern(route.pattern) else [route.pattern]
+        # What its upstreams say of their own models is of no use where they are asked for another one.
+        asked = () if route.upstream_model or route.models else route.upstreams
+        candidates = sorted(names.models(route.pattern, asked)) if is_pattern(route.pattern) else [route.pattern]
         for name in candidates:
             if matches(route.pattern, name):
                 found.setdefault(name)

@@ -210,21 +210,19 @@ class HttpUpstream:
             raise NotReached(f"The upstream {self.name} closed the connection without a reply.", sent=True) from None
         return HttpReply(response, self._secrets[credential - 1])
 
-    async def get(
-        self, path: str, query: str, headers: Sequence[tuple[str, str]], *, authorized: bool, credential: int = 1
-    ) -> HttpReply:
-        """Ask the upstream something of our own, with a credential of the operator's or without; nothing is followed.
+    async def get(self, path: str, query: str, headers: Sequence[tuple[str, str]], credential: int | None) -> HttpReply:
+        """Ask the upstream something of our own, with the credential of that number or without; nothing is followed.
 
         aiohttp's errors come as they are, for whoever asks wants to know why (`upstreams.probe` does).
         """
-        given = self._authorize(credential) if authorized else ()
+        given = () if credential is None else self._authorize(credential)
         response = await self._session.get(
             URL(self._base + path + ("?" + query if query else ""), encoded=True),
             headers=[*headers, *given, ("Accept-Encoding", "identity")],
             skip_auto_headers=_AUTOMATIC,
             allow_redirects=False,
         )
-        return HttpReply(response, self._secrets[credential - 1])
+        return HttpReply(response, () if credential is None else self._secrets[credential - 1])
 
     def _authorize(self, credential: int) -> tuple[tuple[str, str], ...]:
         """The operator's own headers."""

@@ -33,6 +33,32 @@ def test_without_a_server_the_configured_ones_are_listed_and_switched(cli):
     assert cli.json("upstream", "list")[0]["disabled_since_ms"] is None
 
 
+def test_one_that_can_not_be_reached_ends_with_one_and_says_why(cli):
+    cli.begin()
+    (cli.data / "config.toml").write_text(TEXT)
+    (cli.data / "config.toml").chmod(0o600)
+
+    outcome = cli("upstream", "test", "main")
+    assert (outcome.status, outcome.err) == (1, "")
+    first, *lines = outcome.out.splitlines()
+    assert first == "main (http://127.0.0.1:1)"
+    assert lines == [f"  credential {number}: can't connect: Connection refused" for number in (1, 2)]
+    assert cli("upstream", "test", "echo").status == 0
+    found = cli("upstream", "test", "main", "--json")
+    assert (found.status, found.json["ok"]) == (1, False)
+
+
+def test_what_came_of_asking_is_said_in_words():
+    asked = {"reachable": True, "status": 200, "accepted": True, "latency_ms": 1234, "models": 2, "error": ""}
+
+    assert module.said(asked) == "accepted, 1,234 ms, 2 models"
+    assert module.said({**asked, "accepted": None, "models": None, "error": "it answers 404"}) == (
+        "not checked, 1,234 ms, it answers 404"
+    )
+    refused = {**asked, "accepted": False, "status": 401, "models": None, "error": "it answers 401"}
+    assert module.said(refused) == "refused (401), 1,234 ms"
+
+
 def test_an_unknown_name_ends_with_one(cli):
     cli.begin()
     outcome = cli("upstream", "disable", "nowhere")

@@ -151,7 +151,34 @@ async def test_a_server_starts_with_what_was_switched_off_before(
     assert [one["state"] for one in found] == ["disabled", "up", "up"]
 
 
-@pytest.mark.parametrize("operation", ["upstream.disable", "upstream.enable"])
+async def test_asking_one_tells_each_credential_and_counts_its_models(lume: Proxy, upstream: ScriptedUpstream) -> None:
+    async def play(c: Connection) -> None:
+        known = c.received.header("x-api-key") == "secret-one"
+        await (c.reply(b'{"data": [{"id": "a"}, {"id": "b"}]}') if known else c.reply(REFUSAL, 401))
+
+    upstream.script = play
+    found = await lume.run("upstream.test", name="main")
+
+    assert (found["name"], found["address"], found["ok"]) == ("main", upstream.url, False)
+    told = [
+        (one["credential"], one["reachable"], one["status"], one["accepted"], one["models"])
+        for one in found["credentials"]
+    ]
+    assert told == [(1, True, 200, True, 2), (2, True, 401, False, None)]
+    assert (await lume.run("upstream.test", name="echo"))["ok"]
+    assert "secret" not in str(found)
+
+
+@pytest.mark.parametrize(("status", "good"), [(404, True), (405, True), (500, False), (307, False), (400, False)])
+async def test_one_without_a_list_works_if_it_answers(
+    lume: Proxy, upstream: ScriptedUpstream, status: int, good: bool
+) -> None:
+    upstream.script = lambda c: c.reply(REFUSAL, status)
+
+    assert (await lume.run("upstream.test", name="spare"))["ok"] is good
+
+
+@pytest.mark.parametrize("operation", ["upstream.test", "upstream.disable", "upstream.enable"])
 async def test_an_unknown_name_is_answered_with_those_that_there_are(lume: Proxy, operation: str) -> None:
     with pytest.raises(Missing, match=r"^There is no upstream other; there are main, spare, echo\.$"):
         await lume.run(operation, name="other")
