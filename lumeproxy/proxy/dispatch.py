@@ -33,7 +33,7 @@ BUSY_WAIT_S = 5
 
 DOWN = Verdict(Blame.UPSTREAM, repeat=True)  # nothing can have run
 SILENT = Verdict(Blame.UPSTREAM, repeat=False)  # it may have run, and be billed
-BUSY = "busy"
+BUSY, UNREACHABLE, NO_ANSWER, INTERRUPTED = "busy", "unreachable", "no_answer", "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,6 @@ class Dispatch:
         self._attempt: Attempt | None = None
         self._slots: Slots | None = None
         self._busy = False
-        self._unnoted = False  # a try that is under way
         self.notes: list[Tried] = []
 
     async def send(self) -> Reply:
@@ -169,13 +168,15 @@ class Dispatch:
         if not await self._enter(attempt):
             return None
         self._begin(attempt.target)
-        self._unnoted = True
         attempt.begun_ms = self._desk.clock.monotonic_ms()
         try:
             reply = await upstream.send(self._outgoing(upstream), attempt.target.credential)
         except NotReached as error:
             self._unreached(attempt, error)
             return None
+        except asyncio.CancelledError:
+            self._note(attempt, None, INTERRUPTED)
+            raise
         clock = self._desk.clock
         wait_ms = asked_wait_ms(reply.headers, clock.now_ms()) if reply.status >= 400 else None
         verdict = judge(reply.status, wait_ms, self._desk.rules.brief_wait_ms)
@@ -201,7 +202,7 @@ class Dispatch:
 
     def _unreached(self, attempt: Attempt, error: NotReached) -> None:
         """No answer came. Raises the error where the request may not be sent again."""
-        self._note(attempt, None, "no_answer" if error.sent else "unreachable")
+        self._note(attempt, None, NO_ANSWER if error.sent else UNREACHABLE)
         self._desk.failed(attempt, SILENT if error.sent else DOWN)
         if error.sent and self._billed:
             self._move(attempt)
@@ -269,7 +270,6 @@ class Dispatch:
 
     def _note(self, attempt: Attempt, status: int | None, error: str) -> None:
         ms = self._desk.clock.monotonic_ms() - attempt.begun_ms
-        self._unnoted = False
         self.notes.append(Tried(attempt.target.upstream, attempt.target.credential, status, error, ms))
 
     # --- the end -------------------------------------------------------------------------------------------------------
@@ -280,8 +280,8 @@ class Dispatch:
         attempt = self._attempt
         if attempt is None:
             return
-        if not begun and self._unnoted:
-            self._note(attempt, None, "no_answer")
+        if not begun and self.notes and self.notes[-1].error == INTERRUPTED:
+            self.notes[-1] = self.notes[-1]._replace(error=NO_ANSWER)
         self._desk.failed(attempt, SILENT)
         member = self._desk.selection.members.get(attempt.target.upstream)
         if not begun or (member is not None and member.circuit.failures > 1):

@@ -334,6 +334,35 @@ async def test_a_client_that_asks_again_after_no_answer_came_is_served_elsewhere
     assert await call(lume, "s") == "anthropic-2"
 
 
+async def test_a_silent_upstream_is_given_up_and_the_client_served_elsewhere_when_it_asks_again(
+    lume: Proxy, upstream: ScriptedUpstream, second: ScriptedUpstream, clock: FakeClock
+) -> None:
+    upstream.script = Connection.closed_by_peer
+    asking = asyncio.ensure_future(take(lume.post(ANTHROPIC, ask(ANTHROPIC, stream=False))))
+    await until(lambda: len(upstream.received) == 1)
+    clock.advance(600_001)
+    taken = await asyncio.wait_for(asking, 5)
+
+    assert (taken.status, second.received) == (503, [])
+    record = await settled(lume)
+    assert (tried(record), record["cost_nanousd"]) == ([("anthropic", None, "no_answer")], 0)
+    assert await call(lume) == "anthropic-2"
+
+
+async def test_a_call_that_is_ended_from_outside_says_nothing_of_its_upstream(
+    lume: Proxy, upstream: ScriptedUpstream
+) -> None:
+    upstream.script = Connection.closed_by_peer
+    asking = asyncio.ensure_future(take(lume.post(ANTHROPIC, ask(ANTHROPIC, stream=False))))
+    await until(lambda: len(upstream.received) == 1)
+    await lume.run("account.suspend", name="tester", reason="test")
+    await asyncio.wait_for(asking, 5)
+
+    assert tried(await settled(lume)) == [("anthropic", None, "interrupted")]
+    (first, *_) = await lume.run("upstream.list")
+    assert (first["state"], first["failures"], first["running_calls"]) == ("up", 0, 0)
+
+
 async def test_a_wait_that_an_upstream_asks_for_is_granted_at_once(
     lume: Proxy, upstream: ScriptedUpstream, clock: FakeClock
 ) -> None:
