@@ -48,8 +48,8 @@ class Route:
 class RoutingTable:
     """The routes in force, in order, and other names for models: `aliases` by the name that clients ask for.
 
-    Claude Code appends `[1m]` to a model's name to ask for its long context; such a name is routed as the bare one where
-    no route is its own.
+    A `[1m]` behind a model's name asks for its long context. Claude Code (2.1.331) takes it off and sends a header instead;
+    from other clients such a name is routed as the bare one where no route is its own.
     """
 
     def __init__(self, routes: Iterable[Route], aliases: Mapping[str, str] | None = None) -> None:

@@ -305,6 +305,7 @@ class Call:
         billed = self._cost_price(self.upstream, price)
         ppm = self._admission.billing.multiplier_ppm
         bill = cost(price, verdict.usage, ppm)
+        billed_nanousd = bill if billed is price and ppm == PPM else cost(billed, verdict.usage, PPM)
         settled_by, estimated = verdict.settled_by, verdict.estimated
         if ending in (Ending.OUT_OF_CREDIT, Ending.INTERRUPTED) and bill > self.held_nanousd:
             bill, settled_by, estimated = self.held_nanousd, SettledBy.BOUND, True
@@ -327,7 +328,7 @@ class Call:
             error_code=error_code or reading.error_code,
             error_text=error_text,
             credential=self.credential,
-            upstream_cost_nanousd=cost(billed, verdict.usage, PPM) if self.sent else 0,
+            upstream_cost_nanousd=billed_nanousd if self.sent else 0,
             upstream_price_version=billed.version if self.sent else "",
             attempts=self.attempts,
         )
