@@ -20,26 +20,27 @@ from structlog.typing import FilteringBoundLogger
 from lumeproxy import upstreams as kinds
 from lumeproxy.clock import Clock
 from lumeproxy.core.catalogue import Catalogue
-from lumeproxy.core.health import HealthRules, RepeatBudget
 from lumeproxy.core.limits import Limits
 from lumeproxy.core.money import multiplier_ppm
 from lumeproxy.core.patterns import is_pattern, matches
 from lumeproxy.core.pricing import OperatorPrice, PriceBook
 from lumeproxy.core.routing import RoutingTable
+from lumeproxy.dialects import WEBSOCKET
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.admission import Admission, Billing
-from lumeproxy.proxy.dispatch import Dispatcher, FailoverRules
+from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.live import Patience
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
+from lumeproxy.proxy.websocket import ConnectionLimits, WebSockets
 from lumeproxy.routes import DISCOVER, ECHO_MODELS, listed_models, make_routing
 from lumeproxy.settings import ModelPrice, Settings, Upstream
-from lumeproxy.store import disabled
-from lumeproxy.store.database import Database
 from lumeproxy.upstreams import echo
 from lumeproxy.upstreams.base import Access
 from lumeproxy.upstreams.base import Upstream as Endpoint
+from lumeproxy.upstreams.connector import READ_BYTES, Connector
 from lumeproxy.upstreams.credentials import credentials
+from lumeproxy.upstreams.websocket import HttpDialer, WebSocketLimits
 
 # Kinds that are set up from a lone environment variable when the configuration names no upstreams.
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
@@ -63,7 +64,13 @@ def make_upstreams(
                 path_prefix=upstream.path_prefix,
                 headers=tuple((header, secret.get_secret_value()) for header, secret in upstream.headers.items()),
             )
-            made[name] = kinds.KINDS[upstream.kind].make(name, access, frozenset(upstream.dialects), session)
+            http = made[name] = kinds.KINDS[upstream.kind].make(name, access, frozenset(upstream.dialects), session)
+            if upstream.websocket and WEBSOCKET.dialect.name in http.dialects:
+                http.websocket = HttpDialer(http, session, make_websocket_limits(settings))
+        if upstream.websocket and made[name].websocket is None:
+            raise ConfigError(
+                f"upstreams.{name}.websocket: only an upstream that speaks {WEBSOCKET.dialect.name} over HTTP can have it."
+            )
     made.setdefault(echo.NAME, echo.EchoUpstream())
     return made
 
@@ -112,39 +119,6 @@ def make_admission(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Adm
 def make_costs(name: str, upstream: Upstream) -> PriceBook:
     """What the provider behind an upstream bills. Raises ConfigError."""
     return PriceBook(_operator_prices(f"upstreams.{name}.prices", upstream.prices), None)
-
-
-def concurrent_calls(settings: Settings) -> dict[str, int]:
-    """How many calls each upstream may have running at once; 0 is no limit."""
-    return {name: upstream.concurrent_calls for name, upstream in settings.upstreams.items()}
-
-
-async def make_dispatcher(
-    settings: Settings, upstreams: Mapping[str, Endpoint], database: Database, clock: Clock, log: FilteringBoundLogger
-) -> Dispatcher:
-    """Where calls are sent from, by the rules of [failover], with the upstreams that the operator has not switched off."""
-    given = settings.failover
-    made = Dispatcher(
-        clock,
-        log,
-        HealthRules(
-            failures=given.failures,
-            rest_ms=given.rest_ms,
-            longest_rest_ms=given.longest_rest_ms,
-            set_aside_ms=given.set_aside_ms,
-        ),
-        FailoverRules(
-            attempts=given.attempts,
-            budget_ms=given.budget_ms,
-            brief_wait_ms=given.brief_wait_ms,
-            queue_ms=given.queue_ms,
-            queue_calls=given.queue_calls,
-        ),
-        RepeatBudget(percent=given.repeat_percent, burst=given.repeat_burst),
-    )
-    made.offer(upstreams, concurrent_calls(settings))
-    made.selection.disable(await database.read(disabled.names))
-    return made
 
 
 def make_prices(settings: Settings, routing: RoutingTable) -> PriceBook:
@@ -225,14 +199,9 @@ def warn_unpriced(
 @contextlib.asynccontextmanager
 async def make_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
     """The session to all upstreams, with aiohttp's defaults put right (reliability.md section 3)."""
-
-    def small(address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, _ = address
-        sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.limits.receive_buffer_bytes)
-        return sock
-
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15, ttl_dns_cache=60, socket_factory=small)
+    connector = Connector(
+        receive_buffer_bytes=settings.limits.receive_buffer_bytes, limit=0, keepalive_timeout=15, ttl_dns_cache=60
+    )
     async with aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,
@@ -241,7 +210,7 @@ async def make_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSessio
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.limits.connect_ms / 1000),
         max_line_size=settings.limits.header_bytes,
         max_field_size=settings.limits.header_bytes,
-        read_bufsize=32_768,
+        read_bufsize=READ_BYTES // 4,
     ) as session:
         yield session
 
@@ -363,6 +332,26 @@ def make_patience(settings: Settings) -> Patience:
         call_ms=limits.call_ms,
         drain_ms=settings.billing.drain_ms,
     )
+
+
+def make_websocket_limits(settings: Settings) -> WebSocketLimits:
+    """Of WebSockets to upstreams."""
+    limits = settings.limits
+    return WebSocketLimits(
+        message_bytes=limits.websocket_message_bytes,
+        header_bytes=limits.header_bytes,
+        connect_ms=limits.websocket_connect_ms,
+    )
+
+
+def make_websockets(settings: Settings, exchange: Exchange) -> WebSockets:
+    """The WebSockets that clients open, and their limits."""
+    limits = ConnectionLimits(
+        idle_ms=settings.limits.websocket_idle_ms,
+        open_ms=settings.limits.websocket_open_ms,
+        per_account=settings.limits.websockets_per_account,
+    )
+    return WebSockets(exchange, WEBSOCKET, limits)
 
 
 def make_exchange_limits(settings: Settings) -> ExchangeLimits:

@@ -1,4 +1,5 @@
-"""The upstreams as the desk sees them: those of a running server, or those that the settings name where none runs."""
+"""The upstreams as a whole: where calls are sent from, and as the desk sees them, those of a running server or those that
+the settings name where none runs."""
 
 from __future__ import annotations
 
@@ -6,13 +7,18 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from structlog.typing import FilteringBoundLogger
+
 from lumeproxy.clock import Clock
 from lumeproxy.compose import configured, make_session, make_upstreams
+from lumeproxy.core.health import HealthRules, RepeatBudget
 from lumeproxy.core.selection import Selection
 from lumeproxy.dashboard.upstreams import Asked, Known
 from lumeproxy.proxy.call import Books
-from lumeproxy.proxy.dispatch import Dispatcher
+from lumeproxy.proxy.dispatch import Dispatcher, FailoverRules
 from lumeproxy.settings import Limits, Settings
+from lumeproxy.store import disabled
+from lumeproxy.store.database import Database
 from lumeproxy.upstreams import KINDS, echo
 from lumeproxy.upstreams.base import Upstream
 from lumeproxy.upstreams.http import HttpUpstream
@@ -100,3 +106,36 @@ async def _asked(upstream: Upstream, clock: Clock, limits: Limits) -> list[Asked
 def _told(found: Probe) -> Asked:
     models = None if found.models is None else len(found.models)
     return Asked(found.reachable, found.status, found.credential_ok, found.latency_ms, models, found.error)
+
+
+def concurrent_calls(settings: Settings) -> dict[str, int]:
+    """How many calls each upstream may have running at once; 0 is no limit."""
+    return {name: upstream.concurrent_calls for name, upstream in settings.upstreams.items()}
+
+
+async def make_dispatcher(
+    settings: Settings, upstreams: Mapping[str, Upstream], database: Database, clock: Clock, log: FilteringBoundLogger
+) -> Dispatcher:
+    """Where calls are sent from, by the rules of [failover], with the upstreams that the operator has not switched off."""
+    given = settings.failover
+    made = Dispatcher(
+        clock,
+        log,
+        HealthRules(
+            failures=given.failures,
+            rest_ms=given.rest_ms,
+            longest_rest_ms=given.longest_rest_ms,
+            set_aside_ms=given.set_aside_ms,
+        ),
+        FailoverRules(
+            attempts=given.attempts,
+            budget_ms=given.budget_ms,
+            brief_wait_ms=given.brief_wait_ms,
+            queue_ms=given.queue_ms,
+            queue_calls=given.queue_calls,
+        ),
+        RepeatBudget(percent=given.repeat_percent, burst=given.repeat_burst),
+    )
+    made.offer(upstreams, concurrent_calls(settings))
+    made.selection.disable(await database.read(disabled.names))
+    return made

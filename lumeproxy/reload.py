@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import aiohttp
 from structlog.typing import FilteringBoundLogger
 
-from lumeproxy.compose import concurrent_calls, make_admission, make_names, make_upstreams, warn_unpriced
+from lumeproxy.compose import make_admission, make_names, make_upstreams, warn_unpriced
 from lumeproxy.errors import ConfigError
+from lumeproxy.fleet import concurrent_calls
 from lumeproxy.proxy.call import Books
 from lumeproxy.proxy.dispatch import Dispatcher
 from lumeproxy.proxy.free import Models

@@ -108,6 +108,7 @@ class Upstream(_Section):
     path_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~/-]*)?$")] = ""
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], SecretStr] = {}
     dialects: tuple[Literal["anthropic_messages", "openai_responses", "openai_chat"], ...] = ()
+    websocket: bool = False
     models: Annotated[tuple[str, ...], *OneOrMore] = ()
     concurrent_calls: NotNegativeInt = 0
     prices: dict[str, ModelPrice] = {}
@@ -208,6 +209,11 @@ class Limits(_Section):
     checkpoint_ms: PositiveInt = 2_000
     probe_ms: PositiveInt = 10_000
     probe_bytes: PositiveInt = 8 * 1024 * 1024
+    websocket_connect_ms: PositiveInt = 10_000
+    websocket_message_bytes: PositiveInt = 32 * 1024 * 1024
+    websocket_idle_ms: PositiveInt = 900_000
+    websocket_open_ms: PositiveInt = 3_300_000
+    websockets_per_account: NotNegativeInt = 200
 
 
 class Log(_Section):

@@ -31,6 +31,8 @@ from lumeproxy.compose import (
     make_session,
     make_tls,
     make_upstreams,
+    make_websocket_limits,
+    make_websockets,
     serves_claude,
 )
 from lumeproxy.core.pricing import Price, cost
@@ -421,3 +423,43 @@ def test_the_loop_is_the_faster_one_where_it_is_installed(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "uvloop", None)  # which an import takes for not there
     assert make_loop() is None
+
+
+async def test_websockets_are_offered_where_they_are_switched_on(tmp_path, session):
+    text = TWO + '[upstreams.w]\nkind = "openai"\napi_key = "z"\nwebsocket = true\n'
+    made = make_upstreams(settings_of(tmp_path, text), {}, session)
+
+    assert [name for name, upstream in made.items() if upstream.websocket is not None] == ["w"]
+    first = make_admission(settings_of(tmp_path, text), made).websocket_upstream("openai_responses")
+    assert first is made["w"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        'kind = "anthropic"\napi_key = "x"',
+        'kind = "echo"',
+        'kind = "openai"\napi_key = "x"\ndialects = ["openai_chat"]',
+    ],
+)
+async def test_websockets_of_an_upstream_that_cannot_have_them_are_refused(tmp_path, session, more):
+    settings = settings_of(tmp_path, f"[upstreams.w]\n{more}\nwebsocket = true\n")
+
+    with pytest.raises(
+        ConfigError, match=r"^upstreams\.w\.websocket: only an upstream that speaks openai_responses over HTTP"
+    ):
+        make_upstreams(settings, {}, session)
+
+
+def test_limits_of_websockets_reach_both_sides(tmp_path):
+    text = (
+        "[limits]\nwebsocket_connect_ms = 1\nwebsocket_message_bytes = 2\nwebsocket_idle_ms = 3\nwebsocket_open_ms = 4\n"
+        "websockets_per_account = 5\nheader_bytes = 6\n"
+    )
+    settings = settings_of(tmp_path, text)
+
+    nobody: Any = SimpleNamespace(books=None)
+    theirs, ours = make_websocket_limits(settings), make_websockets(settings, nobody).limits
+
+    assert (theirs.connect_ms, theirs.message_bytes, theirs.header_bytes) == (1, 2, 6)
+    assert (ours.idle_ms, ours.open_ms, ours.per_account) == (3, 4, 5)

@@ -28,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 
 async def test_the_first_calls_work_without_a_provider(lume: Proxy, upstream: ScriptedUpstream) -> None:
-    calls = [shlex.split(block.replace("\\\n", " ")) for block in blocks("sh") if block.startswith("curl")]
+    calls = [shlex.split(block.replace("\\\n", " ")) for block in blocks("sh") if block.startswith("curl http")]
     assert len(calls) == 2
     for _, url, header, value, flag, body in calls:
         assert (header, flag) == ("-H", "-d")
@@ -42,6 +42,16 @@ async def test_the_first_calls_work_without_a_provider(lume: Proxy, upstream: Sc
         assert "You said: hello" in json.dumps(answer)
     assert [record["ending"] for record in await lume.records()] == ["complete", "complete"]
     assert upstream.received == []
+
+
+async def test_the_lines_that_connect_a_tool_name_a_command_and_scripts_that_are_there(lume: Proxy) -> None:
+    (command,) = [shlex.split(block, comments=True) for block in blocks("sh") if "lumeproxy setup" in block]
+    assert CliRunner().invoke(tree, [*command[1:], "--help"]).exit_code == 0
+    paths = re.findall(r"/setup/[a-z-]+\.(?:sh|ps1)", TEXT)
+    assert {path.rpartition(".")[2] for path in paths} == {"sh", "ps1"}
+    for path in paths:
+        async with lume.session.get(lume.url + path) as response:
+            assert response.status == 200, path
 
 
 def test_the_make_targets_exist() -> None:

@@ -17,7 +17,6 @@ from lumeproxy.cli.output import WIDTH, count, emit_json, plural
 from lumeproxy.cli.program import hint
 from lumeproxy.cli.reach import data_options, inherited
 from lumeproxy.clock import Clock
-from lumeproxy.logs import masked
 
 if TYPE_CHECKING:
     from lumeproxy.doctor.finding import Finding
@@ -70,6 +69,8 @@ def _here() -> Path:
 
 
 def _shown(finding: Finding) -> dict[str, str | None]:
+    from lumeproxy.logs import masked  # brings the loggers along, which no other command waits for
+
     return {name: masked(value) if isinstance(value, str) else value for name, value in asdict(finding).items()}
 
 

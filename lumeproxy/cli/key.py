@@ -179,6 +179,7 @@ def _print_new(reach: Reach, made: dict[str, Any]) -> None:
     click.echo(f"    export ANTHROPIC_BASE_URL={url}")
     click.echo(f"    export ANTHROPIC_AUTH_TOKEN={made['key']}\n")
     click.echo(f"OpenAI clients: base URL {url}/v1 and this key.")
+    click.echo(f"Where a tool runs: curl -fsS {url}/setup/claude-code.sh | sh (or codex, opencode)")
     if running is None and configured is not None:
         click.echo("No server runs here now; this is the address that its configuration names.")
     elif running is None:

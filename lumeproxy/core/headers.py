@@ -23,6 +23,17 @@ HOP_BY_HOP = frozenset(
     }
 )
 
+# Of a WebSocket's opening (RFC 6455 section 11.3, 2011-12): each connection has its own. A subprotocol may carry a key.
+_HANDSHAKE = frozenset(
+    {
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+    }
+)
+
 # Set anew for the upstream's connection, or by the upstream module with the operator's own values.
 _REFRAMED = frozenset({"host", "content-length", "accept-encoding"})
 
@@ -56,12 +67,14 @@ _ADDRESSES = frozenset(
     }
 )
 
-_NEVER_UPSTREAM = HOP_BY_HOP | _REFRAMED | _CREDENTIALS | _ADDRESSES
+_NEVER_UPSTREAM = HOP_BY_HOP | _HANDSHAKE | _REFRAMED | _CREDENTIALS | _ADDRESSES
 
 # The provider's cookies, server name and the operator's own rate limits are nobody else's business; alt-svc and
 # strict-transport-security speak of the provider's host and would be taken for ours.
-_NEVER_CLIENT = HOP_BY_HOP | frozenset(
-    {"content-length", "set-cookie", "server", "alt-svc", "strict-transport-security"}
+_NEVER_CLIENT = (
+    HOP_BY_HOP
+    | _HANDSHAKE
+    | frozenset({"content-length", "set-cookie", "server", "alt-svc", "strict-transport-security"})
 )
 _NEVER_CLIENT_PREFIXES = ("anthropic-ratelimit-", "x-lume-")
 

@@ -11,9 +11,20 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
+from lumeproxy.errors import InvalidRequest
+
 # A whole string, or one structural character. Possessive, so that a hostile string costs no backtracking.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},:]', re.DOTALL)
 _SPACE = b" \t\r\n"
+_KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_NEXT = re.compile(rb"[ \t\r\n]*+([,}])")
+_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# A body with more colons than this may have so many members of its own that decoding them takes long.
+MOST_COLONS = 200_000
+# Strings and structural characters that are looked at one by one; more take longer than anybody else should wait.
+MOST_TOKENS = 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +43,46 @@ def top_level(body: bytes) -> list[Span]:
 
 
 def members(body: bytes) -> Iterator[Span]:
-    """As `top_level`, one after the other: who needs only the first looks no further. A megabyte takes 0.2 s."""
+    """As `top_level`, one after the other: who needs only the first looks no further.
+
+    Raises InvalidRequest for one that would take too long, which none does that names each member once.
+    """
+    found = _by_values(body)
+    yield from _by_tokens(body) if found is None else found
+
+
+def _by_values(body: bytes) -> list[Span] | None:
+    """The members by way of a decoder that skips their values, 50 times as fast as going through them; None where it
+    can't read the body, or a key is repeated."""
+    if body.count(b":") > MOST_COLONS:
+        return None
+    try:
+        values = _VALUES.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    spans: list[Span] = []
+    at = body.find(b"{") + 1
+    more = bool(values)
+    for raw in values.values():
+        key, value = _KEY.match(body, at), bytes(raw)
+        if key is None or not more or not body.startswith(value, key.end()):
+            return None
+        end = key.end() + len(value)
+        spans.append(Span(_text(key[1]), key.start(1), key.end(), end))
+        behind = _NEXT.match(body, end)
+        if behind is None:
+            return None
+        at, more = behind.end(), behind[1] == b","
+    return None if more else spans
+
+
+def _by_tokens(body: bytes) -> Iterator[Span]:
     depth = 0
     key: tuple[int, int] | None = None
     value_start = -1
-    for match in _TOKEN.finditer(body):
+    for looked, match in enumerate(_TOKEN.finditer(body)):
+        if looked == MOST_TOKENS:
+            raise InvalidRequest("This request has too many small values to be changed on its way.")
         start = match.start()
         token = body[start]
         if token == 0x22:  # a string: at depth 1 before a colon it is a key

@@ -34,6 +34,10 @@ class Addresses:
                 return hop
         return address
 
+    def trusts(self, peer: str | None) -> bool:
+        """Whether a peer is one of our own proxies, whose word on what it was asked counts."""
+        return self._is_trusted(peer or "")
+
     def _is_trusted(self, text: str) -> bool:
         try:
             address = ipaddress.ip_address(text)

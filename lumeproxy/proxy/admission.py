@@ -15,7 +15,7 @@ from lumeproxy.core.pricing import Price, PriceBook, cost
 from lumeproxy.core.routing import Route, RoutingTable
 from lumeproxy.core.settlement import Bounds, bounds
 from lumeproxy.core.types import STANDARD_TERMS, Asked, Terms, Usage
-from lumeproxy.errors import ModelNotFound
+from lumeproxy.errors import ModelNotFound, UpgradeRequired
 from lumeproxy.proxy.auth import allows
 from lumeproxy.store.keys import StoredKey
 from lumeproxy.upstreams.base import Upstream
@@ -103,19 +103,32 @@ class Admission:
         self._served = dict(served or {})
         self._costs = dict(costs or {})
 
-    def candidates(self, key: StoredKey, dialect: str, model: str) -> Candidates:
-        """The route of a model and those of its upstreams that speak the dialect and have it. A key may use a model by
-        each name that its patterns include. Raises ModelNotFound."""
+    def websocket_upstream(self, dialect: str, model: str = "") -> Upstream | None:
+        """The first upstream in the routes' order, or in the order of a model's routes, that offers WebSockets for a
+        dialect; None without any."""
+        routes = self.routing.resolve(model)[1] if model else self.routing.routes
+        named = (self.upstreams[name] for route in routes for name in route.upstreams)
+        return next((u for u in named if u.websocket is not None and dialect in u.dialects), None)
+
+    def candidates(self, key: StoredKey, dialect: str, model: str, *, websocket: bool = False) -> Candidates:
+        """The route of a model and those of its upstreams that speak the dialect, over a WebSocket if need be, and have
+        the model. A key may use a model by each name that its patterns include. Raises ModelNotFound, and UpgradeRequired
+        where it is only the WebSocket that is missing."""
         name, routes = self.routing.resolve(model)
         if not routes or not (allows(key, model) or allows(key, name)):
             raise ModelNotFound(
                 f"The model {model} is not available with this key. GET /v1/models lists those that are."
             )
+        spoken = False
         for route in routes:
-            found = self._serving(route, name)
-            upstreams = tuple([upstream for upstream in found if dialect in upstream.dialects])
+            upstreams = tuple([one for one in self._serving(route, name) if dialect in one.dialects])
+            spoken = spoken or bool(upstreams)
+            if websocket:
+                upstreams = tuple([one for one in upstreams if one.websocket is not None])
             if upstreams:
                 return Candidates(route, upstreams, name)
+        if spoken:
+            raise UpgradeRequired(f"The model {model} is not served over WebSockets here; use HTTP.")
         raise ModelNotFound(f"The model {model} is not served through this API here; use the API of its provider.")
 
     def _serving(self, route: Route, model: str) -> list[Upstream]:
@@ -126,12 +139,24 @@ class Admission:
         listed = self._served.get(upstream)
         return listed is None or first_match(listed, model) is not None
 
-    def admit(self, key: StoredKey, dialect: str, asked: Asked, body: bytes, now_ms: int) -> Plan:
-        """Plan a billed call of `body` (decoded bytes), priced as of `now_ms`.
+    def admit(
+        self,
+        key: StoredKey,
+        dialect: str,
+        asked: Asked,
+        body: bytes,
+        now_ms: int,
+        *,
+        carried_tokens: int = 0,
+        websocket: bool = False,
+    ) -> Plan:
+        """Plan a billed call of `body` (decoded bytes), priced as of `now_ms`; `carried_tokens` come on top of what is in
+        the body, from an answer that it goes on from.
 
-        Raises ModelNotFound where there is no route, no allowance or no price: a model is never free by accident.
+        Raises as `candidates`, and ModelNotFound
+        where there is no route, no allowance or no price: a model is never free by accident.
         """
-        found = self.candidates(key, dialect, asked.model)
+        found = self.candidates(key, dialect, asked.model, websocket=websocket)
         first = found.upstreams[0]
         upstream_model = found.route.model_at(first.name) or found.model
         price = self.price(asked.model, upstream_model, first.provider, now_ms, asked.terms)
@@ -140,7 +165,9 @@ class Admission:
                 f"The model {asked.model} has no price here, so it is not served: ask your operator to add it to [prices]."
             )
         tokens = (
-            estimate.body_tokens(body, has_attachments=asked.has_attachments) * self._factor(upstream_model) // 1000 + 1
+            estimate.body_tokens(body, has_attachments=asked.has_attachments) * self._factor(upstream_model) // 1000
+            + carried_tokens
+            + 1
         )
         billing = self.billing
         limit = asked.max_output_tokens if asked.max_output_tokens is not None else billing.hold_output_tokens

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Protocol
 
 from aiohttp import web
 
@@ -11,19 +13,24 @@ from lumeproxy.dialects import DIALECTS
 from lumeproxy.dialects.base import Answer, Dialect
 from lumeproxy.errors import LumeError
 from lumeproxy.proxy.incoming import printable
-from lumeproxy.upstreams.base import Reply
 
 CALL_ID_HEADER = "x-lume-call-id"
 REQUEST_IDS = ("request-id", "x-request-id")  # Anthropic's and OpenAI's name for it; every answer carries both
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # which stands for a byte that could not be decoded
 
 
-def request_id(reply: Reply) -> str:
+class Headed(Protocol):
+    """Whatever came with headers: a reply, or an opened WebSocket."""
+
+    headers: Sequence[tuple[str, str]]
+
+
+def request_id(reply: Headed) -> str:
     """The provider's own id of the request, "" when it names none."""
     return next((printable(value) for name, value in reply.headers if name.lower() in REQUEST_IDS), "")
 
 
-def headers_for_client(reply: Reply, call_id: str) -> list[tuple[str, str]]:
+def headers_for_client(reply: Headed, call_id: str) -> list[tuple[str, str]]:
     """The upstream's headers that pass, both request ids, ours. One whose bytes are not UTF-8 can't be written again as
     it came, and is left out."""
     headers = [(name, value) for name, value in for_client(reply.headers) if not _SURROGATE.search(value)]
@@ -40,10 +47,14 @@ def render(answer: Answer, **more: str) -> web.Response:
     return web.Response(status=answer.status, headers=headers, body=b"".join(answer.chunks))
 
 
+def is_codex(request: web.BaseRequest) -> bool:
+    """Whether the client is Codex, which says so in its `originator` header."""
+    return request.headers.get("originator", "").startswith("codex")
+
+
 def failed(dialect: Dialect, error: LumeError, request: web.BaseRequest, call_id: str) -> web.Response:
-    """The error as the caller's dialect says it; a Codex client is told by its `originator` header."""
-    codex = request.headers.get("originator", "").startswith("codex")
-    response = render(dialect.error(error, call_id, codex=codex), x_lume_call_id=call_id)
+    """The error as the caller's dialect says it."""
+    response = render(dialect.error(error, call_id, codex=is_codex(request)), x_lume_call_id=call_id)
     if not request.content.at_eof():
         # The rest of the body was not read; the connection can't be used for another request.
         response.force_close()

@@ -217,6 +217,11 @@ class Call:
                 usage = replace(usage, output_tokens=delivered)
         return clamp(usage, self._bounds())
 
+    def carried_tokens(self) -> int:
+        """How many tokens a request brings along that goes on from this answer: what went in, and what came out."""
+        usage = self._metered_usage()
+        return usage.total_input_tokens + usage.output_tokens
+
     def _bounds(self) -> Bounds:
         return self._admission.bounds(self.plan, self._body_bytes, self.reader.reading.output_bytes)
 

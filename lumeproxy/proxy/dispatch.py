@@ -353,5 +353,8 @@ class _Kept:
         """Nothing arrives by itself here."""
         return False
 
+    def pause(self) -> None:
+        """Nothing arrives by itself here."""
+
     def close(self) -> None:
         """Nothing is open."""

@@ -50,8 +50,8 @@ class Exchange:
         self.dispatcher = dispatcher
         self.limits = limits
         self._auth = auth
-        self._live = live
-        self._pace = pace
+        self.live = live
+        self.pace = pace
         self._addresses = addresses
 
     async def serve(self, request: web.BaseRequest, dialect: Dialect, endpoint: Endpoint) -> web.StreamResponse:
@@ -59,9 +59,9 @@ class Exchange:
         incoming = await self.receive(request, dialect, endpoint)
         key, plain = incoming.key, incoming.plain
         plan = self.books.admission.admit(key, dialect.name, incoming.asked, plain, incoming.time_ms)
-        address = self._address(request)
-        with self._pace.slot(key, address):
-            call = Call(self.books, key, dialect, plan, self._draft(incoming, plan, address), len(plain))
+        address = self.address(request)
+        with self.pace.slot(key, address):
+            call = Call(self.books, key, dialect, plan, self.draft(incoming, plan, address), len(plain))
             await call.hold()
             return await self._run(call, incoming)
 
@@ -83,12 +83,14 @@ class Exchange:
 
     async def caller(self, request: web.BaseRequest) -> StoredKey:
         """The key of a request. Raises as Auth.caller."""
-        return await self._auth.caller(request.headers, lambda: self._address(request))
+        return await self._auth.caller(request.headers, lambda: self.address(request))
 
-    def _address(self, request: web.BaseRequest) -> str:
+    def address(self, request: web.BaseRequest) -> str:
+        """The client's address, as it is recorded."""
         return self._addresses.client(request.remote, request.headers.getall("X-Forwarded-For", ()))
 
-    def _draft(self, incoming: Incoming, plan: Plan, address: str) -> UsageRecord:
+    def draft(self, incoming: Incoming, plan: Plan, address: str) -> UsageRecord:
+        """The record of a call as far as it is known before the call."""
         request = incoming.request
         session_id, agent_id = incoming.dialect.session(request.headers)
         return UsageRecord(
@@ -124,7 +126,7 @@ class Exchange:
             started_ms=call.started_ms,
         )
         passage = Passage(self.limits, call, incoming, live, self.dispatcher)
-        self._live.add(live)
+        self.live.add(live)
         try:
             return await self._ended(passage, live, task)
         except BaseException as error:
@@ -140,7 +142,7 @@ class Exchange:
             return begun
         finally:
             passage.end()
-            self._live.remove(live)
+            self.live.remove(live)
 
     @staticmethod
     async def _ended(passage: Passage, live: LiveCall, task: asyncio.Task[object]) -> web.StreamResponse:

@@ -117,9 +117,7 @@ class Passage:
         body = await read_all(reply)
         code, text = error_facts(body)
         if reply.status in (401, 402, 403):
-            error: LumeError = CredentialRejected(
-                "The model provider refused this proxy's own credential or balance. Tell your operator; your key is fine."
-            )
+            error: LumeError = credential_rejected()
         elif reply.status < 400:
             error = UpstreamError("The model provider answered with a redirect, which is not followed.")
         else:
@@ -200,7 +198,7 @@ class Passage:
             self.cut()
             return begun
         await self._settle(Ending.INTERRUPTED, cause.value)
-        error = _reason(cause)
+        error = reason(cause)
         if begun is None:
             return self._answer(error)
         if self._relay is not None and isinstance(self._meter, StreamMeter):
@@ -245,7 +243,14 @@ class Passage:
         self._dispatch.close(well=ending in (Ending.COMPLETE, Ending.REFUSED))
 
 
-def _reason(cause: Cause) -> LumeError:
+def credential_rejected() -> CredentialRejected:
+    """What a client is told instead of the upstream's word about the operator's own credential."""
+    return CredentialRejected(
+        "The model provider refused this proxy's own credential or balance. Tell your operator; your key is fine."
+    )
+
+
+def reason(cause: Cause) -> LumeError:
     """What a client is told whose call was ended from outside."""
     if cause is Cause.SUSPENDED:
         return AccountSuspended("This account was suspended while the call was running.")

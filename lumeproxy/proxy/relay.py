@@ -23,13 +23,15 @@ from lumeproxy.proxy.answers import headers_for_client
 from lumeproxy.proxy.call import Call
 from lumeproxy.proxy.live import LiveCall, Stage
 from lumeproxy.proxy.meter import JsonMeter, StreamMeter
+from lumeproxy.store.ledger import Settled
 from lumeproxy.upstreams.base import CutShort, Reply
 
 NANOUSD_DIGITS = 9
 # How long a client may take to accept our last words, when its call was ended from outside: "suspended" means at once.
 FAREWELL_MS = 500
-# How much is handed to a client's connection at once, and may wait in it before the next is.
-WRITE_BYTES = 32_768
+# How much is handed to a client's connection at once. What the kernel does not take of it waits; nothing else is read
+# from the upstream until it has gone, so that this is all that a client which never reads makes us keep.
+WRITE_BYTES = 16_384
 # How long a client may take to read what was written before its connection was cut; one that never reads costs memory.
 LINGER_MS = 60_000
 # Bytes on their way: metered ones with the number of them that may go before a settlement, or None and the bytes as read.
@@ -46,6 +48,15 @@ def dollars(nanousd: int) -> str:
     return f"{'-' if nanousd < 0 else ''}{whole}.{part:0{NANOUSD_DIGITS}}"
 
 
+def ran_out(call: Call, settled: Settled) -> OutOfCredit:
+    """What a client is told whose credit ran out in the middle of an answer."""
+    what = "The budget of this key, or its credit," if call.key.budget else "Your credit"
+    return OutOfCredit(
+        f"{what} ran out while this answer was being written; it was charged up to here. "
+        f"Balance: {format_usd(settled.available_nanousd)}. Ask your operator to top up."
+    )
+
+
 class Relay:
     """One reply on its way to one client."""
 
@@ -54,7 +65,7 @@ class Relay:
         self._live = live
         self._request = request
         self._reply = reply
-        self._unsent = b""  # metered, and not yet written
+        self._unsent: bytes | memoryview = b""  # metered, and not yet written
         self._begun = False  # the head is sent, with the first bytes
         self._writer: AbstractStreamWriter | None = None
         self.response: web.StreamResponse | None = None
@@ -103,20 +114,20 @@ class Relay:
         # Nothing can be taken out of a coded stream: it passes as it is.
         stripper = call.dialect.stripper(call.plan.asked) if meter.can_splice else None
         await self._start(chunked=True)
+        while call.settled is None:
+            free, data = await self._flow(meter, stripper) or (None, await self._read(meter))
+            if free is not None:
+                ended = await self._deliver(meter, b"", data, free, stripped=stripper is not None)
+            elif data:
+                ended = await self._advance(meter, stripper, data)
+            else:
+                break
+            if ended is not None:
+                return ended
+            data = b""  # waited for below is what the connection holds of it, and nothing else
+            await self._drained()
         while chunk := await self._read(meter):
-            if call.settled is not None:
-                await self._write(chunk if stripper is None else stripper.feed(chunk))
-                continue
-            step: _Step | None = (None, chunk)
-            while step is not None:
-                free, data = step
-                if free is None:
-                    ended = await self._advance(meter, stripper, data)
-                else:
-                    ended = await self._deliver(meter, b"", data, free, stripped=stripper is not None)
-                if ended is not None:
-                    return ended
-                step = await self._flow(meter, stripper)
+            await self._write(chunk if stripper is None else stripper.feed(chunk))
         if call.settled is None:
             meter.finish()
             if meter.mark is Mark.NONE and not meter.unreadable:
@@ -145,7 +156,7 @@ class Relay:
             if call.settled is not None:
                 rest = b"".join(pieces)
                 ready.append(rest if stripper is None else stripper.feed(rest))
-        await self._write(b"".join(ready))
+        await self._put(b"".join(ready))
         return None
 
     async def _deliver(
@@ -156,16 +167,18 @@ class Relay:
         call = self._call
         self._unsent = before + out
         if meter.mark is Mark.NONE:
-            if call.due() and not self._reviewed() and not await call.funded():
-                end = _cut_at(meter, out, stripped=stripped)
-                if end is not None or before:
-                    return await self._out_of_credit(meter, before + out[: end or 0])
-            await self._write(before + out)
+            if call.due() and not self._reviewed():
+                self._reply.pause()  # what came while we wait for credit would be kept
+                if not await call.funded():
+                    end = _cut_at(meter, out, stripped=stripped)
+                    if end is not None or before:
+                        return await self._out_of_credit(meter, before + out[: end or 0])
+            await self._put(before + out)
             return None
         free = 0 if stripped else free  # stripped bytes are not the meter's: hold all of them
-        await self._write(before + out[:free])
+        await self._put(before + out[:free])
         await self._settle_read(meter)
-        await self._write(out[free:])
+        await self._put(out[free:])
         return None
 
     def _reviewed(self) -> bool:
@@ -184,8 +197,9 @@ class Relay:
         def take(chunk: bytes) -> bool:
             nonlocal left
             live.progress += 1
+            self._first_byte()
             transport = request.transport
-            if len(chunk) > WRITE_BYTES or transport is None or not call.covers(len(chunk)):
+            if not self._begun or len(chunk) > WRITE_BYTES or transport is None or not call.covers(len(chunk)):
                 left = (None, chunk)
                 return False
             free = meter.feed(chunk)
@@ -196,21 +210,15 @@ class Relay:
                 return False
             if out:
                 transport.write(b"%x\r\n%b\r\n" % (len(out), out))
-            return transport.get_write_buffer_size() <= WRITE_BYTES
+            return transport.get_write_buffer_size() == 0
 
-        # Before its first bytes the head still waits to be sent with them; HTTP/1.0 knows no chunks.
-        if call.settled is not None or writer is None or not self._begun or request.version < HttpVersion11:
+        if writer is None or request.version < HttpVersion11:  # which knows no chunks
             return None
         live.stage = Stage.UPSTREAM
         while await self._reply.flow(take):
             if left is not None:
                 return left
-            live.stage = Stage.CLIENT
-            try:
-                await writer.drain()
-            except ConnectionError:
-                raise ClientLeft from None
-            live.progress += 1
+            await self._drained()
             live.stage = Stage.UPSTREAM
         return None
 
@@ -265,11 +273,7 @@ class Relay:
         self._live.stage = Stage.OURSELVES
         self._reply.close()
         settled = await call.settle(Ending.OUT_OF_CREDIT, error_code=OutOfCredit.code)
-        what = "The budget of this key, or its credit," if call.key.budget else "Your credit"
-        error = OutOfCredit(
-            f"{what} ran out while this answer was being written; it was charged up to here. "
-            f"Balance: {format_usd(settled.available_nanousd)}. Ask your operator to top up."
-        )
+        error = ran_out(call, settled)
         if meter.can_splice:
             await self._write(last + call.dialect.ending(error, meter.reader))
             return await self._finish()
@@ -319,25 +323,47 @@ class Relay:
         except ConnectionError:
             raise ClientLeft from None
         if self._request.transport is not None:
-            self._request.transport.set_write_buffer_limits(high=WRITE_BYTES)
+            self._request.transport.set_write_buffer_limits(high=0)  # `drain` waits until all has gone
 
-    async def _write(self, data: bytes) -> None:
-        """Write under the watch's eyes: a client that takes nothing for too long is given up."""
-        self._live.stage = Stage.CLIENT
+    async def _write(self, data: bytes | memoryview) -> None:
+        """Write, and wait until the client has taken it."""
         await self._put(data)
-        self._live.progress += 1
+        await self._drained()
 
-    async def _put(self, data: bytes) -> None:
-        """Write in pieces, so that a client that reads slowly holds back the upstream and not our memory."""
-        assert self.response is not None
+    async def _put(self, data: bytes | memoryview) -> None:
+        """Write in pieces, waiting for the client to take each but the last."""
+        response, writer = self.response, self._writer
+        assert response is not None
+        assert writer is not None
+        if len(data) > WRITE_BYTES:
+            data = memoryview(data)
         while data:
             piece, data = data[:WRITE_BYTES], data[WRITE_BYTES:]
-            self._unsent = data  # the piece is in the connection's buffer then, whatever interrupts the wait for it
+            # The piece is in the connection's buffer then, whatever interrupts the wait for it.
+            self._unsent = data or b""
+            self._begun = True
+            writer.buffer_size = 0  # else aiohttp waits now and then, before the upstream is held back
             try:
-                self._begun = True
-                await self.response.write(piece)
+                await response.write(piece)
             except ConnectionError:
                 raise ClientLeft from None
+            if data:
+                await self._drained()
+
+    async def _drained(self) -> None:
+        """Wait until the client has taken what was written, under the watch's eyes: one that takes nothing for too long is
+        given up. Nothing is taken from the upstream meanwhile."""
+        live, writer = self._live, self._writer
+        assert writer is not None
+        transport = self._request.transport
+        if transport is None or transport.get_write_buffer_size():
+            self._reply.pause()
+            live.stage = Stage.CLIENT
+            try:
+                await writer.drain()
+            except ConnectionError:
+                raise ClientLeft from None
+        live.progress += 1
 
     async def _finish(self) -> web.StreamResponse:
         assert self.response is not None

@@ -19,7 +19,6 @@ from lumeproxy.errors import (
     NotFound,
     StoreUnavailable,
     UnsupportedEncoding,
-    UpgradeRequired,
 )
 from lumeproxy.logs import bug
 from lumeproxy.proxy import answers
@@ -29,6 +28,8 @@ from lumeproxy.proxy.exchange import CALL_ID, Exchange, new_call_id
 from lumeproxy.proxy.free import Counts, Models
 from lumeproxy.proxy.incoming import printable
 from lumeproxy.proxy.passage import CLIENT_CLOSED_STATUS
+from lumeproxy.proxy.scripts import Scripts
+from lumeproxy.proxy.websocket import WebSockets
 from lumeproxy.store import accounts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -45,17 +46,29 @@ _HOME = (
     "  POST /v1/messages            Anthropic Messages\n"
     "  POST /v1/responses           OpenAI Responses\n"
     "  POST /v1/chat/completions    OpenAI Chat Completions\n"
-    "  GET  /v1/models              models your key may use\n"
+    "  GET  /v1/models              models your key may use\n\n"
+    "  GET  /setup/claude-code.sh   set up Claude Code, codex.sh and opencode.sh the others (Windows: .ps1)\n"
 )
 
 
 class Site:
     """Routes and error answers; `hosts` are the Host names that are answered, None for any."""
 
-    def __init__(self, *, exchange: Exchange, counts: Counts, models: Models, hosts: frozenset[str] | None) -> None:
+    def __init__(
+        self,
+        *,
+        exchange: Exchange,
+        counts: Counts,
+        models: Models,
+        websockets: WebSockets,
+        scripts: Scripts,
+        hosts: frozenset[str] | None,
+    ) -> None:
         self._exchange = exchange
+        self._websockets = websockets
         self._counts = counts
         self._models = models
+        self._scripts = scripts
         self._hosts = hosts
         self._clock = exchange.books.clock
         self._log = exchange.books.log
@@ -76,9 +89,10 @@ class Site:
                     direct[path] = handler
                     add("POST", path, handler)
         for prefix in PREFIXES:
-            add("GET", prefix + "/responses", self._guarded(self._refuse_websocket))
+            add("GET", prefix + "/responses", self._guarded(self._websocket))
             add("GET", prefix + "/models", self._guarded(self._models.serve))
             add("GET", prefix + "/models/{model:.+}", self._guarded(self._one_model))
+        add("GET", "/setup/{script}", self._guarded(self._scripts.serve))
         add("HEAD", "/", self._guarded(self._ok, any_host=True))
         add("HEAD", "/api/hello", self._guarded(self._ok, any_host=True))
         add("GET", "/", self._guarded(self._home, any_host=True))
@@ -155,9 +169,9 @@ class Site:
     async def _one_model(self, request: web.Request) -> web.StreamResponse:
         return await self._models.serve_one(request, request.match_info["model"])
 
-    async def _refuse_websocket(self, request: web.Request) -> web.StreamResponse:
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
-            raise UpgradeRequired("WebSockets are not offered here; use HTTP.")
+            return await self._websockets.serve(request)
         return await self._nothing_here(request)
 
     async def _nothing_here(self, request: web.Request) -> web.StreamResponse:

@@ -35,6 +35,9 @@ Ts = TypeVarTuple("Ts")
 FILE_NAME = "lumeproxy.db"
 # The WAL is cut back to this after a checkpoint; one long read once let it grow and it would stay so for ever.
 JOURNAL_BYTES = 64 * 1024 * 1024
+# After so many pages (1 MB) the WAL goes into the database and is written from its beginning again; with SQLite's own 4 MB
+# it would fill a disk of that size first.
+CHECKPOINT_PAGES = 250
 QUEUE_LIMIT = 4096
 BATCH_LIMIT = 64
 # Turns of the loop that a batch waits for more jobs when there were more of late; a turn is 10 µs when nothing else is to
@@ -319,6 +322,7 @@ def _prepare(conn: sqlite3.Connection) -> None:
         conn.execute("PRAGMA foreign_keys = ON")
         conn.execute("PRAGMA secure_delete = ON")
         conn.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
+        conn.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         migrate(conn, known())
         conn.execute("PRAGMA busy_timeout = 0")
     finally:

@@ -4,6 +4,7 @@ don't. The request comes with everything decided; the reply hands out bytes as t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -70,6 +71,10 @@ class Reply(Protocol):
         had enough; else the reply has ended, is broken, or can't be handed on like this, and `read` tells which."""
         ...
 
+    def pause(self) -> None:
+        """Take nothing from the upstream until the next `read` or `flow`: the client takes nothing either."""
+        ...
+
     def close(self) -> None:
         """Let go of the reply; unread bytes are lost and the upstream notices at once."""
         ...
@@ -91,11 +96,50 @@ class Access:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a WebSocket, whole."""
+
+    data: bytes
+    binary: bool = False
+
+
+class Socket(Protocol):
+    """An open WebSocket to an upstream. `headers` are those of its handshake."""
+
+    headers: Sequence[tuple[str, str]]
+
+    async def send(self, data: bytes) -> None:
+        """Send a text message. Raises NotReached where the connection is gone."""
+        ...
+
+    async def receive(self) -> Message:
+        """The next message. Raises CutShort when the connection is closed or broken, or the message is none."""
+        ...
+
+    def arrival(self, readers: asyncio.TaskGroup) -> asyncio.Future[Any]:
+        """Done when `receive` has something to say at once, by a task of the group that ends when the connection is
+        closed. Not to be cancelled."""
+        ...
+
+    async def close(self) -> None:
+        """Say that it is over, and let go of the connection; harmless to repeat."""
+        ...
+
+
+class Dialer(Protocol):
+    """Opens WebSockets to an upstream."""
+
+    async def dial(self, headers: Sequence[tuple[str, str]], path: str, query: str) -> Socket:
+        """Open one; `headers`, `path` and `query` as in Outgoing. Raises NotReached, also where it is refused."""
+        ...
+
+
 class Upstream(Protocol):
     """A provider endpoint. `dialects` are the names it speaks; `provider` the price list's word for it, None
-    unknown; `takes_encoded`: whether a compressed request body may be passed on as it is. `address` is where it is, for
-    people. `identities`: one text for each credential, which changes with the credential or the address, and tells neither.
-    """
+    unknown; `takes_encoded`: whether a compressed request body may be passed on as it is; `websocket` opens WebSockets,
+    None where it is not to be asked for any. `address` is where it is, for people. `identities`: one text for each
+    credential, which changes with the credential or the address, and tells neither."""
 
     name: str
     kind: str
@@ -104,6 +148,7 @@ class Upstream(Protocol):
     provider: str | None
     takes_encoded: bool
     identities: tuple[str, ...]
+    websocket: Dialer | None
 
     async def send(self, outgoing: Outgoing, credential: int = 1) -> Reply:
         """Send with the credential of that number, from 1, and wait for the reply's headers. Raises NotReached."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from lumeproxy.upstreams.base import Outgoing, Reply, Take
+from lumeproxy.upstreams.base import Dialer, Outgoing, Reply, Take
 
 KIND = "echo"
 NAME = "echo"
@@ -37,6 +37,9 @@ class EchoReply:
         """Nothing arrives by itself here."""
         return False
 
+    def pause(self) -> None:
+        """Nothing arrives by itself here."""
+
     def close(self) -> None:
         """Forget what was not read."""
         self._chunks = iter(())
@@ -51,6 +54,7 @@ class EchoUpstream:
     provider: str | None = None
     takes_encoded = False
     identities: tuple[str, ...] = ("echo",)
+    websocket: Dialer | None = None
 
     def __init__(self, name: str = NAME) -> None:
         self.name = name

@@ -16,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from lumeproxy.errors import ConfigError
-from lumeproxy.upstreams.base import Access, CutShort, NotReached, Outgoing, Reply, Take
+from lumeproxy.upstreams.base import Access, CutShort, Dialer, NotReached, Outgoing, Reply, Take
 from lumeproxy.upstreams.post import Answer, Poster
 from lumeproxy.upstreams.tap import Tap, tappable
 
@@ -24,7 +24,7 @@ from lumeproxy.upstreams.tap import Tap, tappable
 LARGE_BODY_BYTES = 1 << 20
 # aiohttp's parser lets these through in a reply's headers, its writer refuses them: the answer would be lost on its way.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 # A value of an extra header that is shorter is no secret, and might stand in any answer.
 SECRET_CHARS = 8
 # How a credential is sent, by the word in the configuration.
@@ -71,13 +71,15 @@ class HttpReply:
     characters, which no client could be sent.
     """
 
-    __slots__ = ("_closed", "_content", "_response", "content_length", "content_type", "encoding", "headers", "status")
+    __slots__ = ("_closed", "_content", "_held", "_response", "content_length", "content_type", "encoding", "headers",
+                 "status")  # fmt: skip
 
     def __init__(self, response: aiohttp.ClientResponse | Answer, secrets: Sequence[str]) -> None:
         self._response = response
         self._content = response.content
+        self._held: asyncio.Transport | None = None  # what we have paused
         self.status = response.status
-        self.headers: Sequence[tuple[str, str]] = _safe(tuple(response.headers.items()), secrets)
+        self.headers: Sequence[tuple[str, str]] = safe(tuple(response.headers.items()), secrets)
         self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         self.content_length = response.content_length
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
@@ -93,6 +95,7 @@ class HttpReply:
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end. Raises CutShort when the connection broke or the framing says so."""
+        self._resume()
         try:
             return await self._content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -100,6 +103,7 @@ class HttpReply:
 
     async def flow(self, take: Take) -> bool:
         """See the protocol; `tap` says how."""
+        self._resume()
         content, connection = self._content, self._response.connection
         transport = None if connection is None else connection.transport
         if transport is None or not tappable(content):
@@ -114,8 +118,23 @@ class HttpReply:
         await tap.ended()
         return tap.enough
 
+    def pause(self) -> None:
+        """See the protocol. aiohttp would read on until its reader is full, which is memory. Its own `pause_reading` is not
+        for outsiders: it has the parser keep back what it is given next."""
+        connection = self._response.connection
+        transport = None if connection is None else connection.transport
+        if transport is not None and transport.is_reading():  # else aiohttp has paused it, and will resume it
+            self._held = transport
+            transport.pause_reading()
+
+    def _resume(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not held.is_closing():
+            held.resume_reading()
+
     def close(self) -> None:
         """Close the connection if bytes are left, else give it back to the pool."""
+        self._resume()
         if self._closed is not None:
             self._closed.remove_done_callback(self._lost)
         if self._content.at_eof():
@@ -124,7 +143,7 @@ class HttpReply:
             self._response.close()
 
 
-def _safe(headers: tuple[tuple[str, str], ...], secrets: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def safe(headers: tuple[tuple[str, str], ...], secrets: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The headers without those that are not to be passed on; all values are looked through at once, for nearly always
     there is none."""
     values = " ".join([value for _, value in headers])
@@ -174,6 +193,7 @@ class HttpUpstream:
         self.dialects = dialects
         self.provider = provider
         self.takes_encoded = True
+        self.websocket: Dialer | None = None
         self._base = endpoint(access.base_url, access.path_prefix)
         self._session = session
         self._replaced = frozenset(name.lower() for name, _ in access.headers)
@@ -192,11 +212,7 @@ class HttpUpstream:
 
     async def send(self, outgoing: Outgoing, credential: int = 1) -> Reply:
         """Send the request; raises NotReached, whose `sent` decides whether another upstream may be tried."""
-        url = URL(self._base + outgoing.path + ("?" + outgoing.query if outgoing.query else ""), encoded=True)
-        passed: Sequence[tuple[str, str]] = outgoing.headers
-        if self._replaced:
-            passed = [(name, value) for name, value in passed if name.lower() not in self._replaced]
-        headers = [*passed, *self._authorize(credential), ("Accept-Encoding", "identity")]
+        url, headers, secrets = self.addressed(outgoing.headers, outgoing.path, outgoing.query, credential)
         body = outgoing.body
         response: aiohttp.ClientResponse | Answer
         try:
@@ -208,7 +224,17 @@ class HttpUpstream:
             raise NotReached(f"The upstream {self.name} can't be reached.", sent=False) from None
         except (aiohttp.ClientError, OSError, TimeoutError):
             raise NotReached(f"The upstream {self.name} closed the connection without a reply.", sent=True) from None
-        return HttpReply(response, self._secrets[credential - 1])
+        return HttpReply(response, secrets)
+
+    def addressed(
+        self, headers: Sequence[tuple[str, str]], path: str, query: str, credential: int = 1
+    ) -> tuple[URL, list[tuple[str, str]], Sequence[str]]:
+        """Where a request goes, with which headers, and which words of these no answer may repeat."""
+        url = URL(self._base + path + ("?" + query if query else ""), encoded=True)
+        if self._replaced:
+            headers = [(name, value) for name, value in headers if name.lower() not in self._replaced]
+        given = [*headers, *self._authorize(credential), ("Accept-Encoding", "identity")]
+        return url, given, self._secrets[credential - 1]
 
     async def get(self, path: str, query: str, headers: Sequence[tuple[str, str]], credential: int | None) -> HttpReply:
         """Ask the upstream something of our own, with the credential of that number or without; nothing is followed.
@@ -219,7 +245,7 @@ class HttpUpstream:
         response = await self._session.get(
             URL(self._base + path + ("?" + query if query else ""), encoded=True),
             headers=[*headers, *given, ("Accept-Encoding", "identity")],
-            skip_auto_headers=_AUTOMATIC,
+            skip_auto_headers=AUTOMATIC,
             allow_redirects=False,
         )
         return HttpReply(response, () if credential is None else self._secrets[credential - 1])
@@ -230,16 +256,21 @@ class HttpUpstream:
 
     async def _in_pieces(self, url: URL, headers: Sequence[tuple[str, str]], body: bytes) -> aiohttp.ClientResponse:
         """Send a large body as fast as it is taken, by aiohttp's own way; its answer."""
-        spelled: dict[str, str] = {}  # aiohttp keeps repeats of a header only where they are spelled alike
         return await self._session.request(
             "POST",
             url,
             data=io.BytesIO(body),
-            headers=[(spelled.setdefault(name.lower(), name), value) for name, value in headers],
-            skip_auto_headers=_AUTOMATIC,
+            headers=spelled_alike(headers),
+            skip_auto_headers=AUTOMATIC,
             allow_redirects=False,
         )
 
 
 def _identity(base: str, headers: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256(repr((base, headers)).encode()).hexdigest()
+
+
+def spelled_alike(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers as aiohttp's session takes them: it keeps repeats of one only where they are spelled alike."""
+    spelled: dict[str, str] = {}
+    return [(spelled.setdefault(name.lower(), name), value) for name, value in headers]

@@ -6,6 +6,9 @@ import pytest
 
 from lumeproxy.core.headers import HOP_BY_HOP, for_client, for_upstream
 
+HANDSHAKE = ("Sec-WebSocket-Key", "Sec-WebSocket-Accept", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions",
+             "Sec-WebSocket-Protocol")  # fmt: skip
+
 
 def test_unknown_headers_pass_in_order_with_their_repeats():
     pairs = [("X-New", "1"), ("anthropic-beta", "a"), ("Anthropic-Beta", "b"), ("User-Agent", "me")]
@@ -18,6 +21,7 @@ def test_unknown_headers_pass_in_order_with_their_repeats():
     "name",
     [
         *sorted(HOP_BY_HOP),
+        *HANDSHAKE,
         *("Authorization", "X-API-Key", "api-key", "x-goog-api-key", "Cookie", "Host", "Content-Length"),
         *("Accept-Encoding", "X-Forwarded-For", "Forwarded", "OpenAI-Organization", "OpenAI-Project"),
     ],
@@ -30,6 +34,7 @@ def test_these_never_go_upstream(name):
     "name",
     [
         *sorted(HOP_BY_HOP),
+        *HANDSHAKE,
         *("Set-Cookie", "Server", "Content-Length", "anthropic-ratelimit-tokens-remaining", "X-Lume-Balance"),
         *("Alt-Svc", "Strict-Transport-Security"),
     ],

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lumeproxy.core import spans
 from lumeproxy.core.spans import splice, top_level
+from lumeproxy.errors import InvalidRequest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=6),
@@ -49,10 +51,43 @@ def test_what_is_no_object_is_refused(body):
 
 
 def test_deep_nesting_needs_no_recursion():
-    depth = 200_000
+    depth = 70_000
     body = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
 
     assert len(top_level(body)) == 1
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON, max_size=6), st.sampled_from([None, 1]), st.booleans())
+def test_both_ways_of_finding_members_agree(value, indent, ascii_only):
+    body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "replace")
+
+    fast = spans._by_values(body)
+    assert fast == list(spans._by_tokens(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"a":2}',
+        b'{"a":1,"a":1}',
+        b'{"a":1,"b":2,"a":1}',
+        b'{"a":1,"\\u0061":2}',
+        b'{"a":1',
+        b"[1]",
+        b'{"a":"\\ud800"}',
+    ],
+)
+def test_what_the_fast_way_cannot_tell_is_left_to_the_other(body):
+    assert spans._by_values(body) is None
+
+
+def test_no_more_is_looked_through_than_anybody_should_wait_for():
+    body = b'{"model":1,"a":[' + b"1," * spans.MOST_TOKENS + b'1],"model":1}'
+
+    assert next(spans.members(body)).key == "model"
+    with pytest.raises(InvalidRequest, match="too many small values"):
+        top_level(body)
+    assert len(top_level(body.replace(b'"a"', b'"b"').replace(b',"model":1}', b"}"))) == 2
 
 
 def test_a_splice_leaves_every_other_byte_alone():

@@ -76,6 +76,8 @@ def test_one_request_is_not_mistaken_for_the_next(dialect):
         (rb"\\ud83d", None),
         (rb"\\\ud83d", rb"\\\ufffd"),
         (rb"\u0041\n", None),
+        (b"\\" * 64 + rb"\ud83d", b"\\" * 64 + rb"\ufffd"),
+        (b"\\" * 2001 + rb"\ud83d", None),
     ],
 )
 def test_half_a_surrogate_pair_is_mended_and_a_whole_one_left(text, mended):
@@ -88,3 +90,45 @@ def test_a_mended_request_is_read_with_its_outline(dialect):
 
     assert not dialect.ask(body).refers_elsewhere
     assert dialect.ask(body.replace(rb"\ud83d", rb"\ud83d" * 20_000)).model == "a"
+
+
+@pytest.mark.parametrize(
+    "begin", [b"{}", b'{"type":"input_text","text":"a"}', b'{ "type":"text"}', b'{\n"type":"text"}']
+)
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
+def test_of_more_objects_than_anybody_sends_the_outline_is_not_read(dialect, begin):
+    def body(count):
+        content = b"[" + begin + (b"," + begin) * (count - 1) + b"]"
+        return b'{"model":"a","messages":[{"content":%b}],"input":[{"content":%b}]}' % (content, content)
+
+    few, many = dialect.ask(body(4_000)), dialect.ask(body(request.MOST_OBJECTS))
+
+    assert not few.refers_elsewhere
+    assert many.refers_elsewhere
+    assert many.has_attachments
+    assert many.model == "a"
+
+
+def test_braces_in_a_text_are_no_objects():
+    text = b'{"a":"' + b"{;}{[" * 50_000 + b'"}'
+
+    assert not request._dense(text)
+    assert not request._dense(b"[" + b"{}," * request.MOST_OBJECTS + b"1]")
+    assert request._dense(b"[" + b"{}," * (request.MOST_OBJECTS + 1) + b"1]")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
+def test_bytes_that_are_no_utf_8_are_read_with_the_outline(dialect):
+    body = b'{"model":"a","messages":[{"content":"\xff"}],"input":[{"content":"\xff"}]}'
+
+    assert not dialect.ask(body).refers_elsewhere
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
+def test_what_only_the_slow_reader_could_read_is_refused_when_it_is_large(dialect):
+    def body(halves):
+        return b'{"model":"a","user":"' + rb"\ud800" * halves + b'"}'
+
+    assert dialect.ask(body(request.MOST_MENDED + 1)).model == "a"
+    with pytest.raises(InvalidRequest, match="not valid JSON"):
+        dialect.ask(body(request.PLAIN_BYTES // 6 + 1))

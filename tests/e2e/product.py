@@ -115,17 +115,17 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(clients: Path, text: str = CONFIG, providers: int = 1) -> Iterator[Stack]:
-    """One server before one provider, or several; `text` is its configuration, in which `{fake}` is the first one's
-    address and `{others[0]}` the next one's."""
+def running(clients: Path, *options: str, text: str = CONFIG, **environ: str) -> Iterator[Stack]:
+    """One server, with more in its environment, before one provider, or several, with more options; `text` is its
+    configuration, in which `{fake}` is the first one's address and `{others[0]}` the next one's."""
     folder = Path(tempfile.mkdtemp(prefix="lumeproxy-e2e-"))
     processes: list[subprocess.Popen[str]] = []
     try:
         fakes = []
-        for number in range(providers):
+        for number in range(1 + text.count("{others[")):
             port_file = folder / f"fake-{number}.port"
             fake_command = [str(clients / "venv" / "bin" / "python"), str(ACCEPTANCE / "fake_upstream.py"), "--port", "0",
-                            "--port-file", str(port_file), "--key", PROVIDER_KEY]  # fmt: skip
+                            "--port-file", str(port_file), "--key", PROVIDER_KEY, *options]  # fmt: skip
             processes.append(
                 subprocess.Popen(fake_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
             )
@@ -137,7 +137,11 @@ def running(clients: Path, text: str = CONFIG, providers: int = 1) -> Iterator[S
         command = [sys.executable, "-m", "lumeproxy", "--config", str(folder / "config.toml"), "--port", "0",
                    "--data", str(folder / "data")]  # fmt: skip
         with log.open("w") as stderr, (folder / "out.txt").open("w") as stdout:
-            processes.append(subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=stderr, text=True))
+            processes.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env={**os.environ, **environ}, stdout=stdout, stderr=stderr, text=True
+                )
+            )
         greeting = _awaited(lambda: (folder / "out.txt").read_text())
         base = re.search(r"http://127\.0\.0\.1:\d+", greeting)
         key = re.search(r"lume_\w+", greeting)

@@ -31,7 +31,7 @@ CLASSES = {"in": "input_tokens", "out": "output_tokens", "cr": "cache_read_token
 @pytest.fixture(scope="module")
 def pair(clients: Path) -> Iterator[Stack]:
     """One server before two providers."""
-    with running(clients, TWO, providers=2) as made:
+    with running(clients, text=TWO) as made:
         yield made
 
 

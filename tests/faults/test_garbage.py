@@ -263,11 +263,17 @@ def hostile_bodies() -> dict[str, Hostile]:
         "10 MB of numbers": (b"[" + b"1," * (many // 2) + b"1]", 200),
         "10 MB of members": (b"1," + b",".join(b'"%d":1' % n for n in range(many // 12)) + b',"z":2', 200),
         "10 MB of escapes": (b'"' + b"\\n" * (many // 2) + b'"', 200),
+        "10 MB of empty parts": (b'[{"role":"user","content":[' + b"{}," * (many // 3) + b"{}]}]", 200),
+        "10 MB of items with a part": (b"[" + b'{"content":[{}]},' * (many // 17) + b"{}]", 200),
+        "10 MB, a byte that is no UTF-8": (b'[{"role":"user","content":"\xff"},' + messages + b"]", 200),
         "10 MB, half a surrogate": (b'[{"role":"user","content":"\\ud800"},' + messages + b"]", 200),
     }
     for path in calls.PATHS:
         for name, (content, status) in contents.items():
             found[f"{path.rpartition('/')[2]}: {name}"] = Hostile(path, request(path, content), status)
+    # Something has to be put into this one, for which the place must be found.
+    spliced = request(calls.CHAT, b"[" + messages + b'],"stream_options":{}')
+    found["completions: 10 MB of tiny messages, to be changed"] = Hostile(calls.CHAT, spliced, 400)
     return found
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.support.proxy import Proxy
+from tests.support.upstream import ScriptedUpstream
+from tests.support.websocket import SocketProvider, SocketProxy, answering, messages, proxied
 
 PATIENCE_S = 10
 
@@ -56,3 +59,18 @@ def speak(lume: Proxy) -> Speak:
         return await spoken(lume.server.port, data, then, to_end=to_end)
 
     return say
+
+
+@pytest.fixture
+def provider(upstream: ScriptedUpstream) -> SocketProvider:
+    """What plays the WebSockets of `upstream`; it answers with two words until a test says otherwise."""
+    made = SocketProvider(answering(messages()))
+    upstream.script = made.serve
+    return made
+
+
+@pytest.fixture
+async def socketed(tmp_path: Path, upstream: ScriptedUpstream, provider: SocketProvider) -> AsyncIterator[SocketProxy]:
+    """The proxy before a provider of WebSockets, with a customer who has one dollar."""
+    async with proxied(tmp_path, upstream) as made:
+        yield made

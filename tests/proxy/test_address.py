@@ -89,3 +89,12 @@ async def test_behind_a_trusted_proxy_the_record_has_the_clients_address(tmp_pat
 
     assert addresses == ["8.8.8.8", "127.0.0.1"]
     assert upstream.received[0].header("x-forwarded-for") is None
+
+
+def test_only_our_own_proxies_are_believed():
+    addresses = Addresses(TRUSTED)
+
+    assert [peer for peer in ("10.1.2.3", "192.0.2.1", "11.0.0.1", "", None, "x") if addresses.trusts(peer)] == [
+        "10.1.2.3",
+        "192.0.2.1",
+    ]

@@ -10,7 +10,7 @@ from lumeproxy.core.pricing import OperatorPrice, Price, PriceBook, Rates, make_
 from lumeproxy.core.routing import Route, RoutingTable
 from lumeproxy.core.settlement import Bounds
 from lumeproxy.core.types import Asked, Terms
-from lumeproxy.errors import ModelNotFound
+from lumeproxy.errors import ModelNotFound, UpgradeRequired
 from lumeproxy.proxy.admission import HOLD_INPUT_PERCENT, Admission, Billing
 from lumeproxy.store.keys import StoredKey
 from lumeproxy.upstreams.echo import EchoUpstream
@@ -254,3 +254,28 @@ def test_an_upstream_may_claim_what_the_bytes_allow(admission, body_bytes, elsew
 )
 def test_delivered_characters_are_estimated_as_tokens(admission, model, chars, tokens):
     assert admission.output_tokens(model, chars) == tokens
+
+
+def test_what_an_earlier_answer_brings_along_is_held_on_top_of_the_body(admission):
+    plain = admission.admit(ANY, CHAT, Asked("gpt-priced"), BODY, START_MS)
+
+    plan = admission.admit(ANY, CHAT, Asked("gpt-priced"), BODY, START_MS, carried_tokens=1000)
+
+    assert plan.estimated_input_tokens == plain.estimated_input_tokens + 1000
+
+
+def test_over_a_websocket_only_upstreams_that_offer_one_count(admission):
+    assert admission.websocket_upstream(CHAT) is None
+    with pytest.raises(UpgradeRequired):
+        admission.admit(ANY, CHAT, Asked("gpt-priced"), BODY, START_MS, websocket=True)
+    with pytest.raises(ModelNotFound):
+        admission.admit(ANY, CHAT, Asked("nobody"), BODY, START_MS, websocket=True)
+
+    upstream, *_ = admission.candidates(ANY, CHAT, "gpt-priced").upstreams
+    upstream.websocket = object()
+
+    assert admission.websocket_upstream(CHAT) is upstream
+    assert admission.websocket_upstream("another") is None
+    assert admission.websocket_upstream(CHAT, "gpt-priced") is upstream
+    assert admission.websocket_upstream(CHAT, "nobody") is None
+    assert admission.admit(ANY, CHAT, Asked("gpt-priced"), BODY, START_MS, websocket=True).upstreams == (upstream,)

@@ -407,7 +407,8 @@ async def test_fifty_sessions_keep_to_their_credentials_and_move_when_one_is_rev
 
         before = await round_()
         assert await round_() == before
-        assert all(10 <= list(before.values()).count(number) <= 24 for number in (1, 2, 3))
+        # Placed by the hash of a random key's id: less than three of fifty at one of them happens once in 10⁶ runs.
+        assert all(list(before.values()).count(number) >= 3 for number in (1, 2, 3))
         upstream.script = by_key({"secret-two": lambda c: c.reply(ERROR, 401)}, fine)
         upstream.received.clear()
         after = await round_()

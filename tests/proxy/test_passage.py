@@ -207,10 +207,12 @@ async def test_an_upstream_that_falls_silent_in_a_large_answer_is_not_taken_for_
     timed: Proxy, upstream: ScriptedUpstream, clock: FakeClock
 ) -> None:
     await timed.grant(10**11)
-    parts = [b"a" * 300_000 + b"<first>", b"b" * 10]
+    parts = [b"a" * 300_000 + b"<first>", b"b" * 20_000]  # of which the last piece that was read is held back
     wire = await silent_after(timed, upstream, parts, {"content-type": "application/json"})
     (call,) = timed.server.live._calls.values()
-    await until(lambda: call.stage is Stage.UPSTREAM)
+    metered = call.checkpoint.__self__.reader.reading  # type: ignore[attr-defined]
+    await until(lambda: metered.output_bytes == 320_007 and call.stage is Stage.UPSTREAM)
+    timed.server.live.look()
 
     clock.advance(60_001)
     timed.server.live.look()
@@ -222,7 +224,7 @@ async def test_an_upstream_that_falls_silent_in_a_large_answer_is_not_taken_for_
     assert not wire.clean
     record = await settled(timed)
     assert (record["ending"], record["error_code"]) == ("cut_by_upstream", "upstream_silent")
-    chars = 300_007 + 10
+    chars = 300_007 + 20_000
     assert record["cost_nanousd"] == record["input_tokens"] * INPUT + tokens_out(RESPONSES, chars) * OUTPUT
 
 

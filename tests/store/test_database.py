@@ -387,10 +387,18 @@ async def test_neither_writes_nor_short_reads_wait_for_a_long_read(database):
 
 async def test_the_connection_is_set_up_for_money(database):
     def pragmas(tx):
-        wanted = ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "journal_size_limit", "busy_timeout")
+        wanted = (
+            "journal_mode",
+            "synchronous",
+            "foreign_keys",
+            "secure_delete",
+            "journal_size_limit",
+            "wal_autocheckpoint",
+            "busy_timeout",
+        )
         return [tx.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted]
 
-    assert await database.write(pragmas) == ["wal", 2, 1, 1, 64 * 1024 * 1024, 0]
+    assert await database.write(pragmas) == ["wal", 2, 1, 1, 64 * 1024 * 1024, 250, 0]
 
 
 async def test_folder_and_files_are_for_their_owner_only(folder):

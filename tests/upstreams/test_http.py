@@ -515,3 +515,63 @@ async def test_the_trap_can_spring(trap: Trap, session, request_of):
         await anthropic.make("main", Access(f"http://{trap.host}", ("k",)), frozenset(), session).send(request_of())
 
     assert ("127.0.0.1", trap.port) in [tuple(address) for address in trap.connected]
+
+
+# --- held back ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tapped", [False, True])
+async def test_a_paused_reply_takes_nothing_more_and_comes_whole_all_the_same(
+    made, upstream: ScriptedUpstream, request_of, tapped
+):
+    """Paused again and again, between bytes that come in many pieces: none may be kept back by the parser."""
+    size = 2_000_000
+
+    async def answer(c: Connection) -> None:
+        await c.stream_head()
+        for _ in range(size // 1000):
+            await c.chunk(b"a" * 1000)
+        await c.end()
+
+    upstream.script = answer
+    reply = await made.send(request_of())
+    content = reply._content
+    got = 0
+
+    def take(piece: bytes) -> bool:
+        nonlocal got
+        got += len(piece)
+        return False
+
+    while True:
+        reply.pause()
+        reply.pause()  # twice is once
+        taken = content.total_bytes
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert content.total_bytes == taken
+        if tapped and await asyncio.wait_for(reply.flow(take), 5):
+            continue
+        piece = await asyncio.wait_for(reply.read(), 5)
+        if not piece:
+            break
+        got += len(piece)
+    reply.close()
+
+    assert got == size
+    assert len(upstream.received) == 1
+
+
+async def test_a_connection_that_was_paused_serves_the_next_request(
+    made, upstream: ScriptedUpstream, request_of, session
+):
+    upstream.script = lambda c: c.stream([b"data: 1\n\n"])
+    for _ in range(3):
+        reply = await made.send(request_of())
+        reply.pause()
+        while await asyncio.wait_for(reply.read(), 5):
+            reply.pause()
+        reply.close()
+
+    assert len(upstream.received) == 3
+    assert len(session.connector._conns) == 1
