@@ -13,15 +13,15 @@ import gc
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aiohttp import http_parser, web
 from structlog.typing import FilteringBoundLogger
 
 from lumeproxy import logs
+from lumeproxy.background import background
 from lumeproxy.clients.script import render
 from lumeproxy.clock import Clock
 from lumeproxy.compose import (
@@ -43,8 +43,11 @@ from lumeproxy.compose import (
 )
 from lumeproxy.dashboard.control import ControlSocket, NotRunning, call
 from lumeproxy.dashboard.operations import Operations
+from lumeproxy.dashboard.upstreams import UpstreamDesk
 from lumeproxy.dialects import DIALECTS
+from lumeproxy.discovery import Discovery
 from lumeproxy.errors import ConfigError, LumeError
+from lumeproxy.fleet import RunningFleet, make_dispatcher
 from lumeproxy.greeting import Hint, Start, first_account, greet, make_offer, make_start, tell_stop, warn
 from lumeproxy.proxy.address import Addresses
 from lumeproxy.proxy.auth import Auth
@@ -164,22 +167,21 @@ async def running(
         database = await _opened(settings)
         stack.push_async_callback(database.close)
         await _recover(database, clock, log)
-        live = LiveCalls(
-            clock,
-            make_patience(settings),
-            checkpoint_ms=settings.limits.checkpoint_ms,
-            keep=lambda rows: _keep(database, rows),
-        )
+        patience, every_ms = make_patience(settings), settings.limits.checkpoint_ms
+        live = LiveCalls(clock, patience, checkpoint_ms=every_ms, keep=lambda rows: _keep(database, rows))
         guesses = Guesses(clock, per_minute=settings.limits.failed_keys_per_minute)
         auth = Auth(database, clock, guesses, on_block=lambda address: log.warning("guessing", address=address))
         changed = asyncio.Event()
-        operations = Operations(database, clock, on_change=lambda: _changed(auth, changed), base_url=url)
+        dispatcher = await make_dispatcher(settings, upstreams, database, clock, log)
+        books = Books(database, admission, clock, log, set())
+        desk = UpstreamDesk(database, clock, RunningFleet(dispatcher, books, settings.limits))
+        more = desk.operations()
+        operations = Operations(database, clock, on_change=lambda: _changed(auth, changed), base_url=url, more=more)
         watches = (live.watch(), _enforce(database, live, clock, changed, log), _watch_files(database, log))
-        await stack.enter_async_context(_tasks(*watches))
+        await stack.enter_async_context(background(*watches))
         control = ControlSocket(operations, settings.server.data, log)
         stack.push_async_callback(control.stop)
         await control.start()
-        books = Books(database, admission, clock, log, set())
         exchange = Exchange(
             books=books,
             auth=auth,
@@ -187,22 +189,20 @@ async def running(
             pace=make_pace(settings, clock),
             addresses=Addresses(settings.server.trusted_proxies),
             limits=make_exchange_limits(settings),
+            dispatcher=dispatcher,
         )
         names = make_names(settings, upstreams)
         models = Models(exchange, names, clock)
-        reload = Reload(signals.load, environ, session, books, models, log)
-        await stack.enter_async_context(_tasks(reload.whenever(signals.hangup, settings)))
+        reload = Reload(signals.load, environ, session, books, dispatcher, models, log)
+        discovery = Discovery(settings, books, models, clock, log)
+        await stack.enter_async_context(background(reload.whenever(signals.hangup, settings), discovery.forever()))
         scripts, counts = Scripts(render, Addresses(settings.server.trusted_proxies)), Counts(exchange)
         websockets, hosts = make_websockets(settings, exchange), make_hosts(settings)
         site = Site(
             exchange=exchange, counts=counts, models=models, websockets=websockets, scripts=scripts, hosts=hosts
         )
-        runner = Runner(
-            site.application(DIALECTS),
-            log,
-            header_bytes=settings.limits.header_bytes,
-            head_ms=settings.limits.head_ms,
-        )
+        limits = settings.limits
+        runner = Runner(site.application(DIALECTS), log, header_bytes=limits.header_bytes, head_ms=limits.head_ms)
         stack.push_async_callback(_stop, runner, live, settings.server.drain_s, signals.hurry, log)
         stack.callback(websockets.stop)
         await _open_doors(runner, sockets, tls, settings.server.host)
@@ -327,22 +327,6 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event, asyncio.Event]]:
     finally:
         deafen()
         loop.remove_signal_handler(signal.SIGHUP)
-
-
-@contextlib.asynccontextmanager
-async def _tasks(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Endless work beside the server; a bug in it ends the server."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in work]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-    except BaseExceptionGroup as several:
-        # The group wraps whatever ends the block, also a plain sentence about a setting; its reader wants that alone.
-        raise several.exceptions[0] from None
 
 
 async def _opened(settings: Settings) -> Database:

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -24,7 +24,7 @@ from lumeproxy.core.limits import Limits
 from lumeproxy.core.money import multiplier_ppm
 from lumeproxy.core.patterns import is_pattern, matches
 from lumeproxy.core.pricing import OperatorPrice, PriceBook
-from lumeproxy.core.routing import Route, RoutingTable, default_routes
+from lumeproxy.core.routing import RoutingTable
 from lumeproxy.dialects import WEBSOCKET
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.admission import Admission, Billing
@@ -33,16 +33,18 @@ from lumeproxy.proxy.live import Patience
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
 from lumeproxy.proxy.websocket import ConnectionLimits, WebSockets
-from lumeproxy.settings import Settings, Upstream, credential
+from lumeproxy.routes import DISCOVER, ECHO_MODELS, listed_models, make_routing
+from lumeproxy.settings import ModelPrice, Settings, Upstream
 from lumeproxy.upstreams import echo
+from lumeproxy.upstreams.base import Access
 from lumeproxy.upstreams.base import Upstream as Endpoint
 from lumeproxy.upstreams.connector import READ_BYTES, Connector
+from lumeproxy.upstreams.credentials import credentials
 from lumeproxy.upstreams.websocket import HttpDialer, WebSocketLimits
 
 # Kinds that are set up from a lone environment variable when the configuration names no upstreams.
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 MESSAGES = "anthropic_messages"  # the dialect of Claude Code
-ECHO_MODELS = ("claude-echo", "gpt-echo")
 ECHO_PRICE = ("1", "5")  # dollars per million tokens in and out: round figures, so that a bill can be checked by eye
 
 
@@ -51,13 +53,18 @@ def make_upstreams(
 ) -> dict[str, Endpoint]:
     """All upstreams by name, the built-in echo among them. Raises ConfigError for one without a credential."""
     made: dict[str, Endpoint] = {}
-    for name, upstream in _configured(settings, environ).items():
+    for name, upstream in configured(settings, environ).items():
         if upstream.kind == echo.KIND:
             made[name] = echo.EchoUpstream(name)
         else:
-            key = credential(name, upstream, environ)
-            http = kinds.KINDS[upstream.kind](name, upstream.base_url, key, frozenset(upstream.dialects), session)
-            made[name] = http
+            access = Access(
+                base_url=upstream.base_url,
+                credentials=credentials(name, upstream, environ),
+                auth=upstream.auth,
+                path_prefix=upstream.path_prefix,
+                headers=tuple((header, secret.get_secret_value()) for header, secret in upstream.headers.items()),
+            )
+            http = made[name] = kinds.KINDS[upstream.kind].make(name, access, frozenset(upstream.dialects), session)
             if upstream.websocket and WEBSOCKET.dialect.name in http.dialects:
                 http.websocket = HttpDialer(http, session, make_websocket_limits(settings))
         if upstream.websocket and made[name].websocket is None:
@@ -68,7 +75,8 @@ def make_upstreams(
     return made
 
 
-def _configured(settings: Settings, environ: Mapping[str, str]) -> dict[str, Upstream]:
+def configured(settings: Settings, environ: Mapping[str, str]) -> dict[str, Upstream]:
+    """The upstreams that the settings name, else those that the environment has a key for."""
     if settings.upstreams:
         return settings.upstreams
     return {
@@ -103,40 +111,19 @@ def make_admission(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Adm
             bound_referred_tokens=billing.bound_referred_tokens,
             bound_reasoning_tokens=billing.bound_reasoning_tokens,
         ),
+        served=listed_models(settings),
+        costs={name: make_costs(name, upstream) for name, upstream in settings.upstreams.items() if upstream.prices},
     )
 
 
-def make_routing(settings: Settings, upstreams: Mapping[str, Endpoint]) -> RoutingTable:
-    """The operator's routes, or each kind's usual models without any. The echo models always work, whatever patterns
-    there are; only a route of the very name sends one elsewhere."""
-    routes = []
-    for number, route in enumerate(settings.routes, 1):
-        for name in route.upstreams:
-            if name not in upstreams:
-                known = ", ".join(sorted(upstreams))
-                raise ConfigError(f"Route {number} ({route.model}) names the upstream {name!r}; there are {known}.")
-        routes.append(Route(route.model, route.upstreams, route.upstream_model))
-    usual = default_routes([(u.name, u.kind) for u in upstreams.values()])
-    echoes = [route for route in usual if route.pattern in ECHO_MODELS]
-    if not routes:
-        return RoutingTable([*echoes, *(route for route in usual if route not in echoes)])
-    named = {route.pattern for route in routes}
-    for model in echoes:
-        if model.pattern not in named:
-            # Before the pattern that would catch it, else last: GET /v1/models has the same order.
-            catching = (at for at, route in enumerate(routes) if matches(route.pattern, model.pattern))
-            routes.insert(next(catching, len(routes)), model)
-    return RoutingTable(routes)
+def make_costs(name: str, upstream: Upstream) -> PriceBook:
+    """What the provider behind an upstream bills. Raises ConfigError."""
+    return PriceBook(_operator_prices(f"upstreams.{name}.prices", upstream.prices), None)
 
 
 def make_prices(settings: Settings, routing: RoutingTable) -> PriceBook:
     """The operator's prices over the bundled list, which is loaded only where some route needs it."""
-    overrides = []
-    for name, given in settings.prices.items():
-        try:
-            overrides.append((name, OperatorPrice.of(**given.model_dump())))
-        except ValueError as error:
-            raise ConfigError(f'The setting prices."{name}" is wrong: {error}.') from None
+    overrides = _operator_prices("prices", settings.prices)
     priced = {name for name, _ in overrides}
     for model in ECHO_MODELS:
         dollars_in, dollars_out = ECHO_PRICE
@@ -145,15 +132,34 @@ def make_prices(settings: Settings, routing: RoutingTable) -> PriceBook:
     return PriceBook(overrides, Catalogue.load() if needed else None)
 
 
+def _operator_prices(section: str, prices: Mapping[str, ModelPrice]) -> list[tuple[str, OperatorPrice]]:
+    """Prices by model or pattern. Raises ConfigError for one finer than money."""
+    found = []
+    for name, given in prices.items():
+        try:
+            found.append((name, OperatorPrice.of(**given.model_dump())))
+        except ValueError as error:
+            raise ConfigError(f'The setting {section}."{name}" is wrong: {error}.') from None
+    return found
+
+
 class Names:
-    """Model names behind route patterns: the operator's price names and the bundled list of each provider."""
+    """Model names behind route patterns: the operator's price names and the bundled list of each provider; `discovered`
+    are the lists of upstreams that are asked for theirs (`discovering`), once they are known."""
 
-    def __init__(self, priced: Iterable[str], listed: Iterable[str]) -> None:
+    def __init__(self, priced: Iterable[str], listed: Iterable[str], discovering: Iterable[str] = ()) -> None:
         self._known = tuple(dict.fromkeys([*(name for name in priced if not is_pattern(name)), *listed]))
+        self.discovering = frozenset(discovering)
+        self.discovered: dict[str, tuple[str, ...]] = {}
 
-    def models(self, pattern: str) -> list[str]:
-        """Known names that match the pattern."""
-        return [name for name in self._known if matches(pattern, name)]
+    def models(self, pattern: str, upstreams: Sequence[str] = ()) -> list[str]:
+        """Known names that match the pattern; of a route's `upstreams`, those that one of them may have."""
+        lists = [frozenset(self.discovered[name]) for name in upstreams if name in self.discovered]
+        known = self._known
+        if lists and len(lists) == len(upstreams):
+            known = tuple(name for name in known if any(name in one for one in lists))
+        own = (name for upstream in upstreams for name in self.discovered.get(upstream, ()))
+        return [name for name in dict.fromkeys([*known, *own]) if matches(pattern, name)]
 
 
 def make_names(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Names:
@@ -163,7 +169,9 @@ def make_names(settings: Settings, upstreams: Mapping[str, Endpoint]) -> Names:
     listed = (
         [name for provider in providers for name in Catalogue.load().models(provider)] if wanted and providers else []
     )
-    return Names(settings.prices, listed)
+    own = [model for models in listed_models(settings).values() for model in models if not is_pattern(model)]
+    asked = (name for name, upstream in settings.upstreams.items() if upstream.models == (DISCOVER,))
+    return Names([*settings.prices, *own], listed, asked)
 
 
 def unpriced(settings: Settings, admission: Admission, names: Names, now_ms: int) -> list[str]:

@@ -15,11 +15,13 @@ from structlog.typing import FilteringBoundLogger
 
 from lumeproxy.compose import make_admission, make_names, make_upstreams, warn_unpriced
 from lumeproxy.errors import ConfigError
+from lumeproxy.fleet import concurrent_calls
 from lumeproxy.proxy.call import Books
+from lumeproxy.proxy.dispatch import Dispatcher
 from lumeproxy.proxy.free import Models
 from lumeproxy.settings import Settings
 
-STARTING_SECTIONS = ("server", "limits", "log")
+STARTING_SECTIONS = ("server", "failover", "limits", "log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Reload:
     environ: Mapping[str, str]
     session: aiohttp.ClientSession
     books: Books
+    dispatcher: Dispatcher
     models: Models
     log: FilteringBoundLogger
 
@@ -52,6 +55,7 @@ class Reload:
             return old
         admission.calibration = self.books.admission.calibration
         self.books.admission = admission
+        self.dispatcher.offer(upstreams, concurrent_calls(new))
         self.models.offer(admission, names)
         need = [name for name in STARTING_SECTIONS if getattr(new, name) != getattr(old, name)]
         note = {"note": f"changes in {', '.join(need)} need a restart"} if need else {}

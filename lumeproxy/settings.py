@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -19,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from lumeproxy.binding import check_binding
 from lumeproxy.errors import ConfigError
 from lumeproxy.folder import ENV_PREFIX, config_file, configures, data_folder
 
@@ -47,8 +47,18 @@ NotNegativeInt = Annotated[int, Field(ge=0)]
 # "" in a file is the same as a setting that is left out, so that the example can be enabled line by line.
 OptionalText = Annotated[str | None, BeforeValidator(lambda value: None if value == "" else value)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: None if value == "" else value)]
 PositiveDecimal = Annotated[Decimal, Field(ge=0)]
+
+
+class _OneOrMore:
+    """Marks a list that may be given as its only element; "" is none."""
+
+
+def _as_list(value: Any) -> Any:
+    return ((value,) if value else ()) if isinstance(value, str | Path) else value
+
+
+OneOrMore = (BeforeValidator(_as_list), _OneOrMore())
 
 
 class _Section(BaseModel):
@@ -75,33 +85,6 @@ class Server(_Section):
         return value
 
 
-class Upstream(_Section):
-    """A provider endpoint and its credential, which comes from exactly one of three places."""
-
-    kind: Literal["anthropic", "openai", "echo"]
-    base_url: str = ""
-    api_key: OptionalSecret = None
-    api_key_env: OptionalText = None
-    api_key_file: OptionalPath = None
-    dialects: tuple[Literal["anthropic_messages", "openai_responses", "openai_chat"], ...] = ()
-    websocket: bool = False
-
-    @field_validator("base_url")
-    @classmethod
-    def _url(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        return value.rstrip("/")
-
-
-class Route(_Section):
-    """Which upstreams serve a model name or pattern, in the order in which they are tried."""
-
-    model: Annotated[str, Field(min_length=1)]
-    upstreams: Annotated[tuple[str, ...], Field(min_length=1)]
-    upstream_model: OptionalText = None
-
-
 class ModelPrice(_Section):
     """Dollars per million tokens of a model or pattern; `web_search` is dollars per 1,000 uses."""
 
@@ -111,6 +94,59 @@ class ModelPrice(_Section):
     cache_write_5m: PositiveDecimal | None = None
     cache_write_1h: PositiveDecimal | None = None
     web_search: PositiveDecimal | None = None
+
+
+class Upstream(_Section):
+    """A provider endpoint and its credentials, which come from exactly one of three places."""
+
+    kind: Literal["anthropic", "openai", "echo"]
+    base_url: str = ""
+    api_key: Annotated[tuple[SecretStr, ...], *OneOrMore] = ()
+    api_key_env: Annotated[tuple[str, ...], *OneOrMore] = ()
+    api_key_file: Annotated[tuple[Path, ...], *OneOrMore] = ()
+    auth: Literal["", "x-api-key", "bearer", "none"] = ""
+    path_prefix: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~/-]*)?$")] = ""
+    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], SecretStr] = {}
+    dialects: tuple[Literal["anthropic_messages", "openai_responses", "openai_chat"], ...] = ()
+    websocket: bool = False
+    models: Annotated[tuple[str, ...], *OneOrMore] = ()
+    concurrent_calls: NotNegativeInt = 0
+    prices: dict[str, ModelPrice] = {}
+
+    @field_validator("base_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("headers")
+    @classmethod
+    def _one_line(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            if not secret.get_secret_value().isascii() or not secret.get_secret_value().isprintable():
+                raise ValueError(f"the value of {name} must be one line of printable ASCII")
+        return value
+
+
+class RouteUpstream(_Section):
+    """One upstream of a route: by its name alone, or with the model it is asked for and its share of the calls."""
+
+    name: str
+    model: OptionalText = None
+    weight: PositiveInt | None = None
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Route(_Section):
+    """Which upstreams serve a model name or pattern: in the order in which they are tried, or by weight."""
+
+    model: Annotated[str, Field(min_length=1)]
+    upstreams: Annotated[tuple[Annotated[RouteUpstream, BeforeValidator(_named)], ...], Field(min_length=1)]
+    upstream_model: OptionalText = None
 
 
 class Billing(_Section):
@@ -124,6 +160,23 @@ class Billing(_Section):
     bound_referred_tokens: PositiveInt = 10_000_000
     bound_reasoning_tokens: PositiveInt = 131_072
     first_credit: Annotated[Decimal, Field(gt=0, le=1_000_000)] = Decimal(10)
+
+
+class Failover(_Section):
+    """When a call is tried elsewhere, and when an upstream is left alone."""
+
+    attempts: PositiveInt = 3
+    budget_ms: PositiveInt = 30_000
+    brief_wait_ms: NotNegativeInt = 5_000
+    failures: PositiveInt = 5
+    rest_ms: PositiveInt = 30_000
+    longest_rest_ms: PositiveInt = 300_000
+    set_aside_ms: PositiveInt = 600_000
+    repeat_percent: Annotated[int, Field(ge=0, le=100)] = 20
+    repeat_burst: NotNegativeInt = 200
+    queue_ms: NotNegativeInt = 2_000
+    queue_calls: NotNegativeInt = 64
+    discover_s: PositiveInt = 3_600
 
 
 class Limits(_Section):
@@ -180,6 +233,8 @@ class Settings(BaseSettings):
     server: Server = Server()
     upstreams: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")], Upstream] = {}
     routes: tuple[Route, ...] = ()
+    aliases: dict[str, str] = {}
+    failover: Failover = Failover()
     prices: dict[str, ModelPrice] = {}
     billing: Billing = Billing()
     limits: Limits = Limits()
@@ -214,7 +269,7 @@ def load(
     # Only now, so that a wrong value is told even where an option comes before it.
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = settings.model_copy(update={"server": settings.server.model_copy(update=given)})
-    _check_binding(settings.server)
+    check_binding(settings.server)
     return settings
 
 
@@ -247,6 +302,15 @@ class _Environment(EnvSettingsSource):
         # Case is folded as the base class would do; the prefix alone selects what is ours.
         return {k.lower(): v for k, v in self._environ.items() if k.upper().startswith(ENV_PREFIX)}
 
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+        """A variable's JSON; the only element of a list may stand by itself."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            if not any(isinstance(mark, _OneOrMore) for mark in getattr(field, "metadata", ())):
+                raise
+            return value
+
 
 class _Toml(PydanticBaseSettingsSource):
     """A parsed TOML document."""
@@ -278,8 +342,11 @@ def _anchored(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     tables = [server, *(upstreams.values() if isinstance(upstreams, dict) else ())]
     for table in tables:
         for name in ("tls_certificate", "tls_key", "api_key_file"):
-            if isinstance(table, dict) and isinstance(table.get(name), str) and table[name]:
-                table[name] = folder / Path(table[name]).expanduser()
+            given = table.get(name) if isinstance(table, dict) else None
+            if isinstance(given, str) and given:
+                table[name] = folder / Path(given).expanduser()
+            elif isinstance(given, list):
+                table[name] = [folder / Path(one).expanduser() if isinstance(one, str) else one for one in given]
     return tree
 
 
@@ -319,69 +386,6 @@ def _field(place: tuple[int | str, ...]) -> str:
         number = f"route {int(place[1]) + 1}"
         return f"{'.'.join(parts[2:])} of {number}" if parts[2:] else number
     return ".".join(parts)
-
-
-def _check_binding(server: Server) -> None:
-    """Refuse a public address without TLS or a trusted proxy in front: keys would travel in clear."""
-    if (server.tls_certificate is None) != (server.tls_key is None):
-        raise ConfigError("server.tls_certificate and server.tls_key go together; set both or neither.")
-    if server.host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(server.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and server.tls_certificate is None and not server.trusted_proxies:
-        if not _is_here(server.host):
-            raise ConfigError(f"server.host {server.host!r} is no address of this machine; set it with --host.")
-        raise ConfigError(
-            f"server.host = {server.host!r} can be reached from other machines, where keys would travel in clear: set "
-            "server.tls_certificate and server.tls_key, or server.trusted_proxies to the reverse proxy that ends TLS."
-        )
-
-
-def _is_here(host: str) -> bool:
-    """Whether a server on this machine could listen there."""
-    try:
-        for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind) as sock:
-                sock.bind(address)
-                return True
-    except (OSError, UnicodeError):
-        return False
-    return False
-
-
-def credential(name: str, upstream: Upstream, environ: Mapping[str, str]) -> str:
-    """The credential of an upstream, read from where its settings say.
-
-    Raises ConfigError when there is none, more than one, or it can't be read; the sentence never holds the value.
-    """
-    given = [field for field in ("api_key", "api_key_env", "api_key_file") if getattr(upstream, field) is not None]
-    if len(given) != 1:
-        told = "none" if not given else " and ".join(given)
-        raise ConfigError(
-            f"upstreams.{name} needs exactly one of api_key, api_key_env and api_key_file; it has {told}."
-        )
-    if upstream.api_key is not None:
-        value = upstream.api_key.get_secret_value()
-    elif upstream.api_key_env is not None:
-        value = environ.get(upstream.api_key_env, "")
-        if not value:
-            raise ConfigError(f"upstreams.{name}.api_key_env names {upstream.api_key_env}, which is not set.")
-    else:
-        assert upstream.api_key_file is not None
-        try:
-            value = upstream.api_key_file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ConfigError(
-                f"upstreams.{name}.api_key_file: {upstream.api_key_file} can't be read: {reason}."
-            ) from None
-    value = value.strip()
-    if not value or not value.isascii() or not value.isprintable():
-        raise ConfigError(f"The credential of upstreams.{name} is empty or not one line of printable ASCII.")
-    return value
 
 
 def process_environment() -> Mapping[str, str]:

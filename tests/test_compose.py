@@ -28,7 +28,6 @@ from lumeproxy.compose import (
     make_names,
     make_patience,
     make_prices,
-    make_routing,
     make_session,
     make_tls,
     make_upstreams,
@@ -39,6 +38,7 @@ from lumeproxy.compose import (
 from lumeproxy.core.pricing import Price, cost
 from lumeproxy.core.types import Terms, Usage
 from lumeproxy.errors import ConfigError
+from lumeproxy.routes import make_routing
 from lumeproxy.settings import Settings, load
 from lumeproxy.upstreams.base import Upstream
 from tests.support.clock import START_MS
@@ -124,7 +124,7 @@ async def test_without_routes_each_kind_serves_its_usual_models_and_the_echo_its
 
 async def test_the_operators_routes_are_in_order_and_leave_the_echo_to_itself(tmp_path, session):
     text = (
-        TWO + '[[routes]]\nmodel = "claude-x"\nupstreams = ["o", "a"]\nupstream_model = "y"\n'
+        TWO + '[[routes]]\nmodel = "*-x"\nupstreams = ["o", "a"]\nupstream_model = "y"\n'
         '[[routes]]\nmodel = "*"\nupstreams = ["a"]\n'
     )
     settings = settings_of(tmp_path, text)
@@ -134,7 +134,7 @@ async def test_the_operators_routes_are_in_order_and_leave_the_echo_to_itself(tm
     assert exact and (exact.upstreams, exact.upstream_model) == (("o", "a"), "y")
     assert table.find("anything").upstreams == ("a",)
     assert table.find("claude-echo").upstreams == ("echo",)
-    assert [route.pattern for route in table.routes] == ["claude-x", "claude-echo", "gpt-echo", "*"]
+    assert [route.pattern for route in table.routes] == ["*-x", "claude-echo", "gpt-echo", "*"]
 
 
 async def test_a_route_of_the_very_name_takes_an_echo_model_elsewhere(tmp_path, session):

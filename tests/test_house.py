@@ -18,13 +18,15 @@ MODULE_LINES, FUNCTION_LINES, FOLDERS_DEEP = 400, 60, 1
 # A module may import its own layer's folder and any lower layer, nothing above; folders of one level don't know each other.
 LAYERS = [
     {"__init__", "errors", "clock"},
-    {"logs", "folder"},
+    {"logs", "folder", "binding", "background"},
     {"settings", "core"},
     {"dialects", "upstreams"},
     {"store"},
+    {"routes"},
     {"proxy", "dashboard", "clients"},
     {"compose"},
-    {"reload", "greeting"},
+    {"fleet"},
+    {"reload", "greeting", "discovery"},
     {"app"},
     {"doctor"},  # looks at everything, and starts a server of its own where none runs
     {"cli"},
@@ -40,7 +42,7 @@ ALLOWED = {
     "genai_prices": {"core"},
     "click": {"cli"},
     "tomlkit": {"clients"},
-    "structlog": {"logs", "app", "compose", "greeting", "reload", "proxy", "dashboard"},
+    "structlog": {"logs", "app", "compose", "fleet", "discovery", "greeting", "reload", "proxy", "dashboard"},
 }
 IMPURE = {"asyncio", "socket", "time", "os", "random", "secrets", "logging", "subprocess", "threading", "aiohttp"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}

@@ -11,8 +11,9 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from lumeproxy.cli.main import tree
-from lumeproxy.compose import make_prices, make_routing
+from lumeproxy.compose import make_prices
 from lumeproxy.core.types import STANDARD_TERMS
+from lumeproxy.routes import make_routing
 from lumeproxy.settings import load
 from lumeproxy.upstreams.echo import EchoUpstream
 from tests.support.proxy import Proxy
@@ -62,7 +63,7 @@ def test_the_make_targets_exist() -> None:
 
 
 def test_the_configuration_file_loads_and_its_models_have_a_price(tmp_path: Path) -> None:
-    text, _ = blocks("toml")
+    text, *_ = blocks("toml")
     file = tmp_path / "config.toml"
     file.write_text(text)
     given = load(config=file, data=tmp_path, environ={})
@@ -78,7 +79,7 @@ def test_the_configuration_file_loads_and_its_models_have_a_price(tmp_path: Path
 
 
 def test_the_codex_settings_are_toml_that_names_one_provider() -> None:
-    _, text = blocks("toml")
+    *_, text = blocks("toml")
     tree = tomllib.loads(text)
 
     assert set(tree["model_providers"]) == {tree["model_provider"]}

@@ -24,6 +24,7 @@ from lumeproxy.cli.program import program
 from lumeproxy.cli.reach import data_options
 from lumeproxy.cli.serve import serve, serve_options
 from lumeproxy.cli.setup import setup
+from lumeproxy.cli.upstream import upstream
 from lumeproxy.cli.usage import usage
 from lumeproxy.errors import ConfigError, LumeError
 
@@ -54,7 +55,7 @@ def tree(context: click.Context, /, **options: object) -> int | None:
     return status
 
 
-for command in (serve, account, key, credit, usage, audit, backup, doctor, setup):
+for command in (serve, account, key, credit, usage, upstream, audit, backup, doctor, setup):
     tree.add_command(command)
 
 

@@ -19,6 +19,7 @@ from lumeproxy.errors import ConfigError, LumeError, Refused
 from lumeproxy.folder import config_file, configures, data_folder
 
 if TYPE_CHECKING:
+    from lumeproxy.dashboard.upstreams import Fleet
     from lumeproxy.settings import Settings
 
 T = TypeVar("T")
@@ -109,6 +110,14 @@ class Reach:
 
         return base_url(self._settings, self._settings.server.port)
 
+    def _fleet(self) -> Fleet:
+        """The upstreams that the settings name."""
+        from lumeproxy import settings
+        from lumeproxy.fleet import ConfiguredFleet
+
+        given = self._settings or settings.load(config=self._config, data=self._data, environ=os.environ)
+        return ConfiguredFleet(given, os.environ)
+
     async def _run(self, operation: str, arguments: dict[str, Any]) -> Any:
         from lumeproxy.dashboard.control import NotRunning, call
         from lumeproxy.store.lock import Locked
@@ -132,13 +141,18 @@ class Reach:
         """No server runs: take its place for one operation."""
         from lumeproxy.clock import Clock
         from lumeproxy.dashboard.operations import Operations
+        from lumeproxy.dashboard.upstreams import UpstreamDesk
         from lumeproxy.store.database import FILE_NAME, Database
 
         if operation != BEGINS and not _is_there(self.folder / FILE_NAME):
             raise Refused(f"There is no lumeproxy database in {self.folder}; start the server once, or check --data.")
         database = await Database.open(self.folder)
         try:
-            return await Operations(database, Clock(), on_change=lambda: None).run(operation, arguments)
+            clock = Clock()
+            more = (
+                UpstreamDesk(database, clock, self._fleet()).operations() if operation.startswith("upstream.") else {}
+            )
+            return await Operations(database, clock, on_change=lambda: None, more=more).run(operation, arguments)
         finally:
             await database.close()
 

@@ -127,6 +127,10 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     upstream_request_id: str = ""
     error_code: str = ""
     error_text: str = ""
+    credential: int = 0  # the number of the operator's credential at the upstream
+    upstream_cost_nanousd: int = 0  # what the provider bills the operator, by `upstream_price_version`
+    upstream_price_version: str = ""
+    attempts: str = ""  # every try of an upstream, as a JSON list of [upstream, credential, status, error, ms]
 
     def usage(self) -> Usage:
         """The token classes of the record."""

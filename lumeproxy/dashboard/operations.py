@@ -7,7 +7,7 @@ method returns, and is in force at once: `on_change` makes the running server fo
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -38,12 +38,15 @@ READS = frozenset(
         "usage.list",
         "usage.totals",
         "audit.run",
+        "upstream.list",
+        "upstream.test",
     }
 )
 
 
 class Operations:
-    """All operations on one database. `base_url` is where the server that owns them is reached, None without one."""
+    """All operations on one database. `base_url` is where the server that owns them is reached, None without one; `more`
+    are operations of other desks."""
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Operations:
         *,
         on_change: Callable[[], None],
         base_url: str | None = None,
+        more: Mapping[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._database = database
@@ -80,6 +84,7 @@ class Operations:
             "usage.totals": (args.Totals, self._usage_totals),
             "audit.run": (args.Arguments, self._audit),
             "backup.run": (args.Backup, self._backup),
+            **(more or {}),
         }
 
     async def run(self, name: str, arguments: dict[str, Any]) -> Any:

@@ -34,7 +34,6 @@ from lumeproxy.compose import (
     unpriced,
 )
 from lumeproxy.core import apikey
-from lumeproxy.core.routing import Route
 from lumeproxy.dashboard.control import NotRunning, call
 from lumeproxy.doctor import machine, providers, tools, trial
 from lumeproxy.doctor.certificate import first_der, validity_ms
@@ -43,6 +42,7 @@ from lumeproxy.doctor.machine import Private, Running, Served
 from lumeproxy.errors import ConfigError, LumeError
 from lumeproxy.folder import config_file, configures, data_folder, is_open_with_key
 from lumeproxy.proxy.admission import Admission
+from lumeproxy.routes import route_of
 from lumeproxy.settings import Limits, Settings, load
 from lumeproxy.store import inspection
 from lumeproxy.store.database import FILE_NAME
@@ -175,8 +175,9 @@ def _private(folder: Path, patient: Patient, settings: Settings | None) -> Itera
         if file is not None and is_open_with_key(file):
             wanted.append((file.absolute(), "an upstream's key", 0o077))
         for upstream in settings.upstreams.values():
-            if upstream.api_key_file is not None and CONTAINER_SECRETS not in upstream.api_key_file.parents:
-                wanted.append((upstream.api_key_file, "an upstream's key", 0o077))
+            for file in upstream.api_key_file:
+                if CONTAINER_SECRETS not in file.parents:
+                    wanted.append((file, "an upstream's key", 0o077))
         if settings.server.tls_key is not None:
             # A group of its own may read it, as some systems have one for certificates.
             wanted.append((settings.server.tls_key, "the key of the certificate", 0o007))
@@ -232,10 +233,11 @@ def _upstreams(
             made |= make_upstreams(settings.model_copy(update={"upstreams": {name: given}}), environ, session)
         except ConfigError as error:
             # The shell of a running server may have had a variable that this one lacks.
-            elsewhere = given.api_key_env is not None and running.process_id is not None
+            elsewhere = bool(given.api_key_env) and running.process_id is not None
             make = warning if elsewhere else failed
             note = " The running server may have it." if elsewhere else ""
-            mend = f"export {given.api_key_env}=…" if given.api_key_env else f"mend [upstreams.{name}]"
+            lacking = [variable for variable in given.api_key_env if not environ.get(variable)]
+            mend = f"export {lacking[0]}=…" if lacking else f"mend [upstreams.{name}]"
             faults.append(make(f"upstream:{name}", error.message + note, mend))
     return made, faults
 
@@ -250,34 +252,44 @@ async def _providers(
         yield ok("upstreams", f"None but the built-in echo; set {known}, or configure some.")
     limits = settings.limits
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_probed(one, clock, limits)) for one in asked]
+        tasks = {
+            (one, number): group.create_task(_probed(one, number, clock, limits))
+            for one in asked
+            for number in range(1, len(one.identities) + 1)
+        }
     found = [
-        providers.Asked(one.name, one.base_url, _credential_from(settings, one), task.result())
-        for one, task in zip(asked, tasks, strict=True)
+        providers.Asked(_asked_name(one, number), one.base_url, _credential_from(settings, one, number), task.result())
+        for (one, number), task in tasks.items()
     ]
     for one in found:
         yield providers.upstream(one)
     told = providers.clock(found)
     if told is not None:
         yield told
-    routes = [Route(route.model, route.upstreams, route.upstream_model) for route in settings.routes]
-    for finding in providers.unlisted(routes, {one.name: one.probe for one in found}):
+    routes = [route_of(route) for route in settings.routes]
+    for finding in providers.unlisted(routes, {one.name: task.result() for (one, _), task in tasks.items()}):
         yield finding
 
 
-async def _probed(upstream: HttpUpstream, clock: Clock, limits: Limits) -> Probe:
-    return await probe(upstream, clock, timeout_ms=limits.probe_ms, body_bytes=limits.probe_bytes)
+def _asked_name(upstream: HttpUpstream, number: int) -> str:
+    """An upstream's name, and which of its credentials where it has several."""
+    return upstream.name if len(upstream.identities) == 1 else f"{upstream.name}, credential {number}"
 
 
-def _credential_from(settings: Settings, upstream: HttpUpstream) -> str:
+async def _probed(upstream: HttpUpstream, number: int, clock: Clock, limits: Limits) -> Probe:
+    limit = limits.probe_bytes
+    return await probe(upstream, clock, timeout_ms=limits.probe_ms, body_bytes=limit, credential=number)
+
+
+def _credential_from(settings: Settings, upstream: HttpUpstream, number: int) -> str:
     """Where an upstream's credential stands, in words."""
     given = settings.upstreams.get(upstream.name)
     if given is None:
         return f"the variable {KEY_VARIABLES.get(upstream.kind, '')}"
-    if given.api_key_env is not None:
-        return f"the variable {given.api_key_env}"
-    if given.api_key_file is not None:
-        return f"the file {given.api_key_file}"
+    if given.api_key_env:
+        return f"the variable {given.api_key_env[number - 1]}"
+    if given.api_key_file:
+        return f"the file {given.api_key_file[number - 1]}"
     return f"upstreams.{upstream.name}.api_key"
 
 

@@ -104,10 +104,10 @@ def unlisted(routes: Sequence[Route], probes: Mapping[str, Probe]) -> list[Findi
     """Routes to a model that the upstream does not list; some serve more than they list, hence warnings."""
     findings = []
     for route in routes:
-        model = route.upstream_model or route.pattern
-        if is_pattern(model):
-            continue
         for name in route.upstreams:
+            model = route.model_at(name) or route.pattern
+            if is_pattern(model):
+                continue
             listed = probes[name].models if name in probes else None
             if listed is not None and listed and model not in listed:
                 near = next((one for one in listed if model in one or one in model), None)

@@ -5,10 +5,12 @@ Must not know wire formats or the database. Raises; the caller renders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lumeproxy.core import estimate
+from lumeproxy.core.patterns import first_match
 from lumeproxy.core.pricing import Price, PriceBook, cost
 from lumeproxy.core.routing import Route, RoutingTable
 from lumeproxy.core.settlement import Bounds, bounds
@@ -35,14 +37,31 @@ class Billing:
     bound_reasoning_tokens: int
 
 
+class Candidates(NamedTuple):
+    """The upstreams that may serve a call, and the route that names them; `model` is what the asked name stands for."""
+
+    route: Route
+    upstreams: tuple[Upstream, ...]
+    model: str
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """Their shares, none where they are tried in order."""
+        return self.route.weights_of([upstream.name for upstream in self.upstreams]) if self.route.weights else ()
+
+    def model_at(self, upstream: str, asked: str) -> str | None:
+        """The name to put in the place of the asked one at an upstream, None where that one goes as it is."""
+        name = self.route.model_at(upstream) or self.model
+        return None if name == asked else name
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """An admitted call. `want_nanousd` is held if the credit allows, `at_least_nanousd` must be;
-    a slice is what a hold is extended by."""
+    a slice is what a hold is extended by. `upstream_model` is the name at the first upstream."""
 
     asked: Asked
-    route: Route
-    upstreams: tuple[Upstream, ...]
+    candidates: Candidates
     upstream_model: str
     price: Price
     estimated_input_tokens: int
@@ -51,45 +70,74 @@ class Plan:
     want_nanousd: int
     at_least_nanousd: int
 
+    @property
+    def route(self) -> Route:
+        """The route taken."""
+        return self.candidates.route
+
+    @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """The upstreams that may serve it, in the route's order."""
+        return self.candidates.upstreams
+
 
 class Admission:
-    """The rules in force: routes, upstreams, prices, billing."""
+    """The rules in force: routes, upstreams, prices, billing. `served` are the models that an upstream has, as patterns,
+    where the operator lists them; `costs` what its provider bills, where that differs from the price."""
 
     def __init__(
-        self, *, routing: RoutingTable, upstreams: Mapping[str, Upstream], prices: PriceBook, billing: Billing
+        self,
+        *,
+        routing: RoutingTable,
+        upstreams: Mapping[str, Upstream],
+        prices: PriceBook,
+        billing: Billing,
+        served: Mapping[str, Sequence[str]] | None = None,
+        costs: Mapping[str, PriceBook] | None = None,
     ) -> None:
         self.routing = routing
         self.billing = billing
         self.calibration = estimate.Calibration()
-        self._upstreams = upstreams
+        self.upstreams = upstreams
         self._prices = prices
+        self._served = dict(served or {})
+        self._costs = dict(costs or {})
 
     def websocket_upstream(self, dialect: str, model: str = "") -> Upstream | None:
-        """The first upstream in the routes' order, or in the order of a model's route, that offers WebSockets for a
+        """The first upstream in the routes' order, or in the order of a model's routes, that offers WebSockets for a
         dialect; None without any."""
-        route = self.routing.find(model) if model else None
-        routes = self.routing.routes if not model else () if route is None else (route,)
-        named = (self._upstreams[name] for route in routes for name in route.upstreams)
+        routes = self.routing.resolve(model)[1] if model else self.routing.routes
+        named = (self.upstreams[name] for route in routes for name in route.upstreams)
         return next((u for u in named if u.websocket is not None and dialect in u.dialects), None)
 
-    def candidates(
-        self, key: StoredKey, dialect: str, model: str, *, websocket: bool = False
-    ) -> tuple[Route, tuple[Upstream, ...]]:
-        """The route of a model and those of its upstreams that speak the dialect, over a WebSocket if need be. Raises
-        ModelNotFound, and UpgradeRequired where it is only the WebSocket that is missing."""
-        route = self.routing.find(model)
-        if route is None or not allows(key, model):
+    def candidates(self, key: StoredKey, dialect: str, model: str, *, websocket: bool = False) -> Candidates:
+        """The route of a model and those of its upstreams that speak the dialect, over a WebSocket if need be, and have
+        the model. A key may use a model by each name that its patterns include. Raises ModelNotFound, and UpgradeRequired
+        where it is only the WebSocket that is missing."""
+        name, routes = self.routing.resolve(model)
+        if not routes or not (allows(key, model) or allows(key, name)):
             raise ModelNotFound(
                 f"The model {model} is not available with this key. GET /v1/models lists those that are."
             )
-        upstreams = tuple(u for name in route.upstreams if dialect in (u := self._upstreams[name]).dialects)
-        if not upstreams:
-            raise ModelNotFound(f"The model {model} is not served through this API here; use the API of its provider.")
-        if websocket:
-            upstreams = tuple(u for u in upstreams if u.websocket is not None)
-            if not upstreams:
-                raise UpgradeRequired(f"The model {model} is not served over WebSockets here; use HTTP.")
-        return route, upstreams
+        spoken = False
+        for route in routes:
+            upstreams = tuple([one for one in self._serving(route, name) if dialect in one.dialects])
+            spoken = spoken or bool(upstreams)
+            if websocket:
+                upstreams = tuple([one for one in upstreams if one.websocket is not None])
+            if upstreams:
+                return Candidates(route, upstreams, name)
+        if spoken:
+            raise UpgradeRequired(f"The model {model} is not served over WebSockets here; use HTTP.")
+        raise ModelNotFound(f"The model {model} is not served through this API here; use the API of its provider.")
+
+    def _serving(self, route: Route, model: str) -> list[Upstream]:
+        """A route's upstreams, without those whose list of models has it not."""
+        return [self.upstreams[name] for name in route.upstreams if self._has(name, route.model_at(name) or model)]
+
+    def _has(self, upstream: str, model: str) -> bool:
+        listed = self._served.get(upstream)
+        return listed is None or first_match(listed, model) is not None
 
     def admit(
         self,
@@ -108,9 +156,10 @@ class Admission:
         Raises as `candidates`, and ModelNotFound
         where there is no route, no allowance or no price: a model is never free by accident.
         """
-        route, upstreams = self.candidates(key, dialect, asked.model, websocket=websocket)
-        upstream_model = route.upstream_model or asked.model
-        price = self.price(asked.model, upstream_model, upstreams[0].provider, now_ms, asked.terms)
+        found = self.candidates(key, dialect, asked.model, websocket=websocket)
+        first = found.upstreams[0]
+        upstream_model = found.route.model_at(first.name) or found.model
+        price = self.price(asked.model, upstream_model, first.provider, now_ms, asked.terms)
         if price is None:
             raise ModelNotFound(
                 f"The model {asked.model} has no price here, so it is not served: ask your operator to add it to [prices]."
@@ -129,20 +178,31 @@ class Admission:
         want = cost(price, Usage(input_tokens=held_input, output_tokens=slice_tokens), billing.multiplier_ppm)
         least = cost(price, Usage(input_tokens=held_input, output_tokens=least_tokens), billing.multiplier_ppm)
         slice_nanousd = cost(price, Usage(output_tokens=slice_tokens), billing.multiplier_ppm)
-        return Plan(asked, route, upstreams, upstream_model, price, tokens, slice_tokens, slice_nanousd, want, least)
+        return Plan(asked, found, upstream_model, price, tokens, slice_tokens, slice_nanousd, want, least)
 
     def is_priced(self, model: str, at_ms: int) -> bool:
         """Whether a model has a route, and a price at one of its upstreams."""
-        route = self.routing.find(model)
-        if route is None:
-            return False
-        providers = {self._upstreams[name].provider for name in route.upstreams}
-        name = route.upstream_model or model
-        return any(self.price(model, name, provider, at_ms, STANDARD_TERMS) is not None for provider in providers)
+        model, routes = self.routing.resolve(model)
+        return any(
+            self.price(model, route.model_at(upstream.name) or model, upstream.provider, at_ms, STANDARD_TERMS)
+            is not None
+            for route in routes
+            for upstream in self._serving(route, model)
+        )
 
     def price(self, asked: str, upstream_model: str, provider: str | None, at_ms: int, terms: Terms) -> Price | None:
         """The price in force for a model under these terms, None when there is none."""
-        return self._prices.price(asked, upstream_model, provider, at_ms, terms)
+        name = self.routing.resolve(asked)[0] if asked in self.routing.aliases else asked
+        return self._prices.price(name, upstream_model, provider, at_ms, terms)
+
+    def cost_price(self, plan: Plan, upstream: str, charged: Price, at_ms: int) -> Price:
+        """What the provider bills for a call at an upstream: the operator's word for it, else the price that is charged."""
+        book = self._costs.get(upstream)
+        if book is None:
+            return charged
+        found = plan.candidates
+        name = found.route.model_at(upstream) or found.model
+        return book.price(found.model, name, None, at_ms, plan.asked.terms) or charged
 
     def bounds(self, plan: Plan, body_bytes: int, relayed_bytes: int) -> Bounds:
         """The most that the upstream may claim for this call."""

@@ -14,6 +14,7 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from lumeproxy.clock import Clock
+from lumeproxy.core.money import PPM
 from lumeproxy.core.pricing import Price, cost, encode_price
 from lumeproxy.core.settlement import NOTHING, Bounds, Metered, Verdict, clamp, decide
 from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
@@ -49,15 +50,17 @@ class Books:
             await self.database.submit_urgent(prices.remember, price.version, encode_price(price), self.clock.now_ms())
             self.remembered_prices.add(price.version)
 
-    def submit(self, record: UsageRecord, price: Price) -> asyncio.Future[Settled]:
-        """Queue a settlement, and with it the price when it is a new one: before this returns, so that no cancellation
+    def submit(self, record: UsageRecord, *used: Price) -> asyncio.Future[Settled]:
+        """Queue a settlement, and with it the prices `used` that are new: before this returns, so that no cancellation
         can come in between."""
-        if price.version in self.remembered_prices:
+        new = [price for price in used if price.version not in self.remembered_prices]
+        if not new:
             return self.database.submit_urgent(ledger.settle, record)
-        text, now_ms = encode_price(price), self.clock.now_ms()
+        texts, now_ms = [(price.version, encode_price(price)) for price in new], self.clock.now_ms()
 
         def settle(tx: Tx) -> Settled:
-            prices.remember(tx, price.version, text, now_ms)
+            for version, text in texts:
+                prices.remember(tx, version, text, now_ms)
             return ledger.settle(tx, record)
 
         return self.database.submit_urgent(settle)
@@ -78,6 +81,9 @@ class Call:
         self.started_ms = books.clock.monotonic_ms()
         self.reader: Reader = dialect.reader(plan.asked)
         self.upstream = ""
+        self.credential = 0
+        self.attempts = ""  # every try, as the record has it
+        self.ending: Ending | None = None  # once the settlement has been decided
         self.status: int | None = None
         self.ttfb_ms: int | None = None
         self.sent = False  # a provider may have the request, and bill it
@@ -95,8 +101,10 @@ class Call:
 
     async def hold(self) -> None:
         """Set credit aside, committed when this returns. Raises OutOfCredit, AccountSuspended, StoreUnavailable."""
-        if self.plan.price.version not in self.books.remembered_prices:
-            await self.books.remember(self.plan.price)
+        # A checkpoint names what the provider bills, too, at whichever upstream it will be.
+        for price in (self.plan.price, *(self._cost_price(one.name, self.plan.price) for one in self.plan.upstreams)):
+            if price.version not in self.books.remembered_prices:
+                await self.books.remember(price)
         taking = self.books.database.submit(
             ledger.hold,
             self.draft.call_id,
@@ -119,9 +127,10 @@ class Call:
 
     def _give_back(self, _taken: HoldTaken) -> None:
         """End a hold whose caller was cancelled while it was being taken: nobody is left to settle it."""
-        record = self._record(Ending.INTERRUPTED, NOTHING, self.plan.price, "stopping", "")
+        price = self.plan.price
+        record = self._record(Ending.INTERRUPTED, NOTHING, price, "stopping", "")
         try:
-            self.books.submit(record, self.plan.price).add_done_callback(unattended)
+            self.books.submit(record, price).add_done_callback(unattended)
         except StoreUnavailable:
             return  # the next start releases it
 
@@ -234,7 +243,14 @@ class Call:
             price_version=self.plan.price.version,
             ttfb_ms=self.ttfb_ms,
             status=self.status,
+            upstream=self.upstream,
+            credential=self.credential,
+            upstream_price_version=self._cost_price(self.upstream, self.plan.price).version,
         )
+
+    def _cost_price(self, upstream: str, charged: Price) -> Price:
+        """What the provider bills at an upstream."""
+        return self._admission.cost_price(self.plan, upstream, charged, self.draft.time_ms)
 
     # --- at its end ----------------------------------------------------------------------------------------------------
 
@@ -246,19 +262,21 @@ class Call:
         """
         if self.settled is not None:
             return self.settled
+        self.ending = ending
         verdict, price = self._verdict(ending)
+        billed = self._cost_price(self.upstream, price)
         record = self._record(ending, verdict, price, error_code, error_text)
         complained = False
         while True:
             try:
-                self.settled = await self.books.submit(record, price)
+                self.settled = await self.books.submit(record, price, billed)
                 break
             except StoreUnavailable as error:
                 if not complained:
                     self.books.log.error("settlement_waits", call=record.call_id, reason=error.message)
                     complained = True
                 await asyncio.sleep(SETTLE_RETRY_S)
-        self.books.remembered_prices.add(price.version)
+        self.books.remembered_prices |= {price.version, billed.version}
         self._report(record)
         return self.settled
 
@@ -289,8 +307,10 @@ class Call:
         return verdict, price
 
     def _record(self, ending: Ending, verdict: Verdict, price: Price, error_code: str, error_text: str) -> UsageRecord:
+        billed = self._cost_price(self.upstream, price)
         ppm = self._admission.billing.multiplier_ppm
         bill = cost(price, verdict.usage, ppm)
+        billed_nanousd = bill if billed is price and ppm == PPM else cost(billed, verdict.usage, PPM)
         settled_by, estimated = verdict.settled_by, verdict.estimated
         if ending in (Ending.OUT_OF_CREDIT, Ending.INTERRUPTED) and bill > self.held_nanousd:
             bill, settled_by, estimated = self.held_nanousd, SettledBy.BOUND, True
@@ -312,6 +332,10 @@ class Call:
             upstream_request_id=self.upstream_request_id,
             error_code=error_code or reading.error_code,
             error_text=error_text,
+            credential=self.credential,
+            upstream_cost_nanousd=billed_nanousd if self.sent else 0,
+            upstream_price_version=billed.version if self.sent else "",
+            attempts=self.attempts,
         )
 
     def _report(self, record: UsageRecord) -> None:

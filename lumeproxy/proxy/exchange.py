@@ -13,20 +13,21 @@ from aiohttp import web
 from lumeproxy.core import callid
 from lumeproxy.core.types import Ending, UsageRecord
 from lumeproxy.dialects.base import Dialect, Endpoint
-from lumeproxy.errors import LumeError
+from lumeproxy.errors import LumeError, Unreachable
 from lumeproxy.logs import bug
 from lumeproxy.proxy.address import Addresses
 from lumeproxy.proxy.admission import Plan
 from lumeproxy.proxy.auth import Auth
 from lumeproxy.proxy.body import decoded, read_body
 from lumeproxy.proxy.call import Books, Call
+from lumeproxy.proxy.dispatch import Dispatcher
 from lumeproxy.proxy.incoming import Incoming, printable
 from lumeproxy.proxy.live import Cause, LiveCall, LiveCalls, Stage
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits, Passage
 from lumeproxy.proxy.relay import ClientLeft
 from lumeproxy.store.keys import StoredKey
-from lumeproxy.upstreams.base import CutShort, NotReached
+from lumeproxy.upstreams.base import CutShort
 
 CALL_ID = web.RequestKey("call_id", str)  # where a request carries its id, given before anything can fail
 
@@ -43,8 +44,10 @@ class Exchange:
         pace: Pace,
         addresses: Addresses,
         limits: ExchangeLimits,
+        dispatcher: Dispatcher,
     ) -> None:
         self.books = books
+        self.dispatcher = dispatcher
         self.limits = limits
         self._auth = auth
         self.live = live
@@ -122,7 +125,7 @@ class Exchange:
             checkpoint=call.checkpoint,
             started_ms=call.started_ms,
         )
-        passage = Passage(self.limits, call, incoming, live)
+        passage = Passage(self.limits, call, incoming, live, self.dispatcher)
         self.live.add(live)
         try:
             return await self._ended(passage, live, task)
@@ -138,7 +141,7 @@ class Exchange:
             bug(self.books.log, error, incoming.call_id)
             return begun
         finally:
-            passage.close()
+            passage.end()
             self.live.remove(live)
 
     @staticmethod
@@ -155,7 +158,7 @@ class Exchange:
             return await passage.client_left()
         except CutShort as error:
             return await passage.cut_by_upstream(str(error))
-        except NotReached as error:
+        except Unreachable as error:
             return await passage.failed(error)
 
 

@@ -21,10 +21,11 @@ from lumeproxy.errors import CredentialRejected, NotFound, Unreachable, Upstream
 from lumeproxy.proxy.admission import Admission
 from lumeproxy.proxy.answers import headers_for_client, render
 from lumeproxy.proxy.auth import allows
+from lumeproxy.proxy.dispatch import Dispatch
 from lumeproxy.proxy.exchange import Exchange
 from lumeproxy.proxy.incoming import Incoming
 from lumeproxy.store.keys import StoredKey
-from lumeproxy.upstreams.base import CutShort, NotReached, Reply
+from lumeproxy.upstreams.base import CutShort, Outgoing, Reply, Upstream
 
 # Statuses by which an upstream says that it has no such endpoint; then our own estimate answers.
 NOT_OFFERED = frozenset({404, 405, 501})
@@ -34,10 +35,14 @@ _UNKNOWN_DATE = "1970-01-01T00:00:00Z"
 
 
 class ModelNames(Protocol):
-    """Where the names behind a route's pattern come from."""
+    """Where the names behind a route's pattern come from; `discovered` are the lists of upstreams that were asked for
+    theirs, of those that are (`discovering`)."""
 
-    def models(self, pattern: str) -> Iterable[str]:
-        """Known model names that match."""
+    discovering: frozenset[str]
+    discovered: dict[str, tuple[str, ...]]
+
+    def models(self, pattern: str, upstreams: Sequence[str] = ()) -> Iterable[str]:
+        """Known model names that match, as far as one of the upstreams may have them."""
         ...
 
 
@@ -57,21 +62,30 @@ class Counts:
             raise Unreachable("The model provider did not answer in time.", retry_after_s=5) from None
 
     async def _count(self, incoming: Incoming) -> web.Response:
-        admission = self._exchange.books.admission
-        route, upstreams = admission.candidates(incoming.key, incoming.dialect.name, incoming.asked.model)
+        asked = incoming.asked.model
+        found = self._exchange.books.admission.candidates(incoming.key, incoming.dialect.name, asked)
+        session_id, _ = incoming.dialect.session(incoming.request.headers)
+
+        def outgoing(upstream: Upstream) -> Outgoing:
+            return incoming.outgoing(found.model_at(upstream.name, asked), plain=not upstream.takes_encoded)
+
+        dispatch = Dispatch(
+            self._exchange.dispatcher,
+            found,
+            (incoming.key.id, session_id, found.model),
+            outgoing,
+            lambda _target: None,
+            lambda: incoming.request.transport is None,
+            billed=False,
+        )
         reply: Reply | None = None
-        for upstream in upstreams:
-            try:
-                reply = await upstream.send(incoming.outgoing(route.upstream_model, plain=not upstream.takes_encoded))
-                break
-            except NotReached:
-                continue
-        if reply is None:
-            raise Unreachable("The model provider can't be reached.", retry_after_s=5)
         try:
-            return await self._pass_on(reply, incoming, route.upstream_model or incoming.asked.model)
+            reply = await dispatch.send()
+            return await self._pass_on(reply, incoming, found.model)
         finally:
-            reply.close()
+            if reply is not None:
+                reply.close()
+            dispatch.close(well=reply is not None)
 
     async def _pass_on(self, reply: Reply, incoming: Incoming, model: str) -> web.Response:
         if reply.status in (401, 402, 403):
@@ -114,12 +128,21 @@ class Models:
         self._exchange = exchange
         self._clock = clock
         self._all: list[str] = []
+        self.names = names
         self.offer(exchange.books.admission, names)
 
     def offer(self, admission: Admission, names: ModelNames) -> None:
-        """List what these routes and prices serve, from now on."""
+        """List what these routes and prices serve, from now on. The lists of upstreams that are still asked for theirs
+        are kept."""
+        before = self.names.discovered
+        names.discovered |= {name: before[name] for name in names.discovering if name in before}
+        self.names = names
         served = _served(admission.routing, names)
         self._all = [name for name in served if admission.is_priced(name, self._clock.now_ms())]
+
+    def refresh(self) -> None:
+        """Take in what has been discovered."""
+        self.offer(self._exchange.books.admission, self.names)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """The models that the key may use."""
@@ -143,8 +166,9 @@ class Models:
         return web.json_response(_entry(name))
 
     def allowed(self, key: StoredKey) -> Sequence[str]:
-        """The served names that the key's patterns include."""
-        return [name for name in self._all if allows(key, name)]
+        """The served names that the key's patterns include, aliases also by what they stand for."""
+        aliases = self._exchange.books.admission.routing.aliases
+        return [name for name in self._all if allows(key, name) or (name in aliases and allows(key, aliases[name]))]
 
 
 def _served(routing: RoutingTable, names: ModelNames) -> list[str]:
@@ -152,11 +176,13 @@ def _served(routing: RoutingTable, names: ModelNames) -> list[str]:
     an earlier route catches is that route's."""
     found: dict[str, None] = {}
     for route in routing.routes:
-        candidates = sorted(names.models(route.pattern)) if is_pattern(route.pattern) else [route.pattern]
+        # What its upstreams say of their own models is of no use where they are asked for another one.
+        asked = () if route.upstream_model or route.models else route.upstreams
+        candidates = sorted(names.models(route.pattern, asked)) if is_pattern(route.pattern) else [route.pattern]
         for name in candidates:
             if matches(route.pattern, name):
                 found.setdefault(name)
-    return list(found)
+    return [*routing.aliases, *found]
 
 
 def _entry(name: str) -> dict[str, object]:

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from lumeproxy.core.selection import Target
 from lumeproxy.core.types import Ending
 from lumeproxy.dialects.base import error_facts
 from lumeproxy.errors import AccountSuspended, CredentialRejected, LumeError, Unauthorized, Unreachable, UpstreamError
 from lumeproxy.proxy import answers
 from lumeproxy.proxy.answers import headers_for_client, request_id
 from lumeproxy.proxy.call import Call
+from lumeproxy.proxy.dispatch import Dispatch, Dispatcher, encode_tries, read_all
 from lumeproxy.proxy.incoming import Incoming
 from lumeproxy.proxy.live import Cause, LiveCall, Stage
 from lumeproxy.proxy.meter import JsonMeter, StreamMeter
 from lumeproxy.proxy.relay import ClientLeft, Relay
-from lumeproxy.upstreams.base import CutShort, NotReached, Reply
+from lumeproxy.upstreams.base import CutShort, Outgoing, Reply, Upstream
 
-# An upstream's error body is small; what is longer is not an error message for a client.
-ERROR_BODY_BYTES = 1 << 20
 # nginx's word for a client that closed the request; nobody receives it.
 CLIENT_CLOSED_STATUS = 499
 
@@ -45,11 +45,16 @@ class ExchangeLimits:
 class Passage:
     """The way of one call through upstream and relay, and its endings other than complete."""
 
-    def __init__(self, limits: ExchangeLimits, call: Call, incoming: Incoming, live: LiveCall) -> None:
+    def __init__(
+        self, limits: ExchangeLimits, call: Call, incoming: Incoming, live: LiveCall, dispatcher: Dispatcher
+    ) -> None:
         self._limits = limits
         self._call = call
         self._incoming = incoming
         self._live = live
+        self._dispatch = Dispatch(
+            dispatcher, call.plan.candidates, self._session(), self._outgoing, self._begin, self._unwanted
+        )
         self._reply: Reply | None = None
         self._relay: Relay | None = None
         self._meter: StreamMeter | JsonMeter | None = None
@@ -58,9 +63,10 @@ class Passage:
     async def go(self) -> web.StreamResponse:
         """Send, then pass the reply on by its kind. Raises NotReached, CutShort, ClientLeft."""
         call, live = self._call, self._live
-        if live.gone():
-            raise ClientLeft  # before anything was sent, so that nobody bills it
-        reply = self._reply = await self._send()
+        try:
+            reply = self._reply = await self._dispatch.send()
+        finally:
+            call.attempts = encode_tries(self._dispatch.notes)
         self._incoming.forget_body()
         call.status = reply.status
         call.upstream_request_id = request_id(reply)
@@ -81,22 +87,29 @@ class Passage:
             return await relay.stream(self._meter)
         return await relay.whole(self._meter, buffer_bytes=self._limits.json_buffer_bytes)
 
-    async def _send(self) -> Reply:
-        """Try the route's upstreams in order; another one only where the request can't have arrived."""
+    def _session(self) -> tuple[str, str, str]:
+        """Whose prompt cache a call is about: the session's, else the key's; each model has its own."""
+        draft = self._call.draft
+        return (draft.key_id, draft.session_id, self._call.plan.candidates.model)
+
+    def _outgoing(self, upstream: Upstream) -> Outgoing:
+        model = self._call.plan.candidates.model_at(upstream.name, self._incoming.asked.model)
+        return self._incoming.outgoing(model, plain=not upstream.takes_encoded)
+
+    def _begin(self, target: Target | None) -> None:
+        """A try is about to be sent, or (None) was not taken: then nobody bills it. Raises ClientLeft."""
         call = self._call
-        plan = call.plan
-        unreached: NotReached | None = None
-        for upstream in plan.upstreams:
-            outgoing = self._incoming.outgoing(plan.route.upstream_model, plain=not upstream.takes_encoded)
-            call.upstream, call.sent = upstream.name, True
-            try:
-                return await upstream.send(outgoing)
-            except NotReached as error:
-                unreached = error
-                if error.sent:
-                    break
-        assert unreached is not None
-        raise unreached
+        call.sent = False
+        if target is None:
+            return
+        if self._live.gone():
+            raise ClientLeft
+        call.upstream, call.credential, call.sent = target.upstream, target.credential, True
+        if self._dispatch.notes:
+            self._live.progress += 1  # the patience with a first byte begins anew
+
+    def _unwanted(self) -> bool:
+        return self._live.cause is not None or self._live.gone()
 
     async def _refused(self, reply: Reply) -> web.StreamResponse:
         """The upstream answered with an error: passed on unchanged, but for the operator's own credential."""
@@ -124,6 +137,7 @@ class Passage:
 
     async def cut_by_upstream(self, code: str) -> web.StreamResponse:
         """The reply broke off. The client sees a broken answer too, never a clean end."""
+        self._dispatch.cut(begun=True)
         begun = self._begun()
         if begun is None:
             started = self._call.reader.reading.output_bytes > 0
@@ -175,6 +189,9 @@ class Passage:
         if begun is not None:
             self._count_delivered()
         if cause in (Cause.UPSTREAM_SILENT, Cause.TOO_LONG):
+            if cause is Cause.UPSTREAM_SILENT:
+                self._dispatch.cut(begun=self._reply is not None)
+                self._call.attempts = encode_tries(self._dispatch.notes)
             if begun is None:
                 return await self.failed(Unreachable("The model provider did not answer in time.", retry_after_s=5))
             await self._settle(Ending.CUT_BY_UPSTREAM, cause.value)
@@ -213,9 +230,17 @@ class Passage:
         return begun
 
     def close(self) -> None:
-        """Let go of the upstream's reply; harmless to repeat."""
+        """Let go of the upstream's reply and of the place there; harmless to repeat."""
         if self._reply is not None:
             self._reply.close()
+
+    def end(self) -> None:
+        """The call is settled, or will never be: report what that says of the upstream."""
+        self.close()
+        ending = self._call.ending
+        if ending is Ending.CUT_BY_UPSTREAM:  # also by an error event, which the relay settles
+            self._dispatch.cut(begun=True)
+        self._dispatch.close(well=ending in (Ending.COMPLETE, Ending.REFUSED))
 
 
 def credential_rejected() -> CredentialRejected:
@@ -232,16 +257,3 @@ def reason(cause: Cause) -> LumeError:
     if cause is Cause.REVOKED:
         return Unauthorized("This API key was revoked while the call was running. Ask your operator for a new one.")
     return Unreachable("This proxy is being restarted; please try again.", retry_after_s=5)
-
-
-async def read_all(reply: Reply) -> bytes:
-    """An error's body, cut at a limit that no honest error reaches; one that breaks off is kept as far as it came."""
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        while size < ERROR_BODY_BYTES and (chunk := await reply.read()):
-            pieces.append(chunk)
-            size += len(chunk)
-    except CutShort:
-        pass
-    return b"".join(pieces)[:ERROR_BODY_BYTES]

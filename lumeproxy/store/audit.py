@@ -3,17 +3,17 @@
 1  all balances sum to zero                     5  held = sum of open holds
 2  each balance is the sum of its entries       6  no record of a call whose hold is open
 3  no customer below zero, nor below its holds  7  entries and usage records agree, one charge a call
-4  the file itself is sound                     8  each bill follows from its tokens, price and multiplier
+4  the file itself is sound                     8  each bill, ours and the provider's, follows from its tokens and price
                                                 9  the days' sums are those of their records
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from lumeproxy.core.limits import DAY_MS, date_of
-from lumeproxy.core.money import format_usd
+from lumeproxy.core.money import PPM, format_usd
 from lumeproxy.core.pricing import Price, cost, decode_price
 from lumeproxy.core.types import Ending, SettledBy, Usage
 from lumeproxy.store import days
@@ -121,9 +121,11 @@ def _bills(tx: Tx) -> Iterator[str]:
             if found.version != version:
                 yield f"The price {version} has the terms of {found.version}."
     rows = tx.execute(
-        f"SELECT call_id, ending, settled_by, cost_nanousd, price_version, multiplier_ppm, {_TOKENS} FROM usage"
+        "SELECT call_id, upstream_cost_nanousd, upstream_price_version, ending, settled_by, cost_nanousd, price_version,"
+        f" multiplier_ppm, {_TOKENS} FROM usage"
     )
-    for call_id, ending, settled_by, charged, version, multiplier, *tokens in rows:
+    for call_id, billed, bill_version, ending, settled_by, charged, version, multiplier, *tokens in rows:
+        yield from _upstream_bill(call_id, billed, bill_version, known, Usage(*tokens))
         price = known.get(version)
         if price is None:
             if charged or version not in known:
@@ -136,6 +138,20 @@ def _bills(tx: Tx) -> Iterator[str]:
             f"The call {call_id} was charged {format_usd(charged)} ({charged} nano-USD); "
             f"its tokens cost {format_usd(bill)} ({bill})."
         )
+
+
+def _upstream_bill(
+    call_id: str, billed: int, version: str, known: Mapping[str, Price | None], usage: Usage
+) -> Iterator[str]:
+    """What the provider bills. Records of calls that were not sent, or of before it was kept, name no price for it."""
+    price = known.get(version)
+    if price is None:
+        if billed or version:
+            yield f"The call {call_id} costs us {billed} nano-USD by {version or 'nothing'}, which is not in the book."
+        return
+    bill = cost(price, usage, PPM)
+    if billed != bill:
+        yield f"The call {call_id} is said to cost us {billed} nano-USD; its tokens cost {bill}."
 
 
 def _days(tx: Tx) -> Iterator[str]:

@@ -16,6 +16,7 @@ FAILED = frozenset({Ending.REFUSED.value, Ending.UNREACHABLE.value, Ending.CUT_B
 SUMMED = (
     "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
     "reasoning_tokens", "web_search_requests", "cost_nanousd", "shortfall_nanousd",
+    "upstream_cost_nanousd",
 )  # fmt: skip
 _COLUMNS = ("key_id", "day", "model", "upstream", "account_id", "calls", "failed_calls", *SUMMED)
 _ADD = positional(
@@ -46,6 +47,7 @@ def add(tx: Tx, record: UsageRecord) -> None:
             record.web_search_requests,
             record.cost_nanousd,
             record.shortfall_nanousd,
+            record.upstream_cost_nanousd,
         ),
     )
 

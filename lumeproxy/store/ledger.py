@@ -2,8 +2,7 @@
 
 A hold sets credit aside before a call and ends exactly once: settled by a charge, or released. Each entry moves an amount
 from one account to another, so that all balances sum to zero. Every function is one step of a transaction and idempotent by
-its call id or key: a caller that was cancelled may repeat it. A customer's balance can't fall below what is held, nor held
-below zero; the table's CHECK says so too.
+its call id or key: a caller that was cancelled may repeat it. A customer has 0 <= held <= balance: the table's CHECK.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lumeproxy.core.money import format_usd
-from lumeproxy.core.pricing import cost, decode_price
+from lumeproxy.core.money import PPM, format_usd
 from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
 from lumeproxy.errors import AccountSuspended, Missing, OutOfCredit, Refused
 from lumeproxy.store import accounts, budgets, days, entry, prices, usage
@@ -83,6 +81,9 @@ class CheckPoint(msgspec.Struct, frozen=True, kw_only=True):
     price_version: str
     ttfb_ms: int | None
     status: int | None
+    upstream: str = ""
+    credential: int = 0
+    upstream_price_version: str = ""
 
 
 # The statements of every call. A call id that has a hold or a record changes nothing.
@@ -378,10 +379,10 @@ def _interrupted(tx: Tx, left_over: OpenHold, now_ms: int) -> UsageRecord:
         return record
     # The meter writes no absurd numbers; a file that holds one all the same must not keep the server from starting.
     counted = Usage(**{name: min(MOST_TOKENS, max(0, getattr(point, name))) for name in Usage.__slots__})
-    text = prices.load(tx, point.price_version)
-    if text is None:
+    bill = prices.bill(tx, point.price_version, counted, record.multiplier_ppm)
+    if bill is None:
         raise ValueError(f"the price {point.price_version} of the open call {left_over.call_id} is missing")
-    bill = cost(decode_price(text), counted, record.multiplier_ppm)
+    billed = prices.bill(tx, point.upstream_price_version, counted, PPM)  # None for an older version's checkpoint
     return msgspec.structs.replace(
         record,
         **{name: getattr(counted, name) for name in Usage.__slots__},
@@ -392,4 +393,8 @@ def _interrupted(tx: Tx, left_over: OpenHold, now_ms: int) -> UsageRecord:
         cost_nanousd=min(bill, left_over.amount_nanousd),
         estimated=True,
         settled_by=(SettledBy.CHECKPOINT if bill <= left_over.amount_nanousd else SettledBy.BOUND).value,
+        upstream=point.upstream,
+        credential=point.credential,
+        upstream_price_version="" if billed is None else point.upstream_price_version,
+        upstream_cost_nanousd=billed or 0,
     )

@@ -3,6 +3,8 @@ any bill from its record."""
 
 from __future__ import annotations
 
+from lumeproxy.core.pricing import cost, decode_price
+from lumeproxy.core.types import Usage
 from lumeproxy.store.database import Tx, bound
 
 
@@ -18,3 +20,9 @@ def load(tx: Tx, version: str) -> str | None:
     """The price's text, None for an unknown version."""
     row = tx.execute("SELECT price FROM prices WHERE version = $1", bound(version)).fetchone()
     return None if row is None else str(row[0])
+
+
+def bill(tx: Tx, version: str, usage: Usage, multiplier_ppm: int) -> int | None:
+    """What the usage costs by a price, nano-USD; None for an unknown version."""
+    text = load(tx, version)
+    return None if text is None else cost(decode_price(text), usage, multiplier_ppm)

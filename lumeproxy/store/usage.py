@@ -23,8 +23,12 @@ SHOWN = (
     "ending", "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
     "reasoning_tokens", "cost_nanousd", "estimated", "settled_by", "ttfb_ms", "duration_ms", "client_address",
     "user_agent", "session_id", "agent_id", "upstream_request_id", "error_code", "error_text", "web_search_requests",
-    "shortfall_nanousd", "price_version", "multiplier_ppm",
+    "shortfall_nanousd", "price_version", "multiplier_ppm", "credential", "upstream_cost_nanousd",
+    "upstream_price_version", "attempts",
 )  # fmt: skip
+
+COSTS = ("cost_nanousd", "upstream_cost_nanousd")
+ATTEMPT = ("upstream", "credential", "status", "error", "ms")
 
 TOKEN_CLASSES = (
     "input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "output_tokens",
@@ -67,6 +71,7 @@ def find(
     found = [dict(zip(SHOWN, row, strict=True)) for row in rows]
     for record in found:
         record["estimated"] = bool(record["estimated"])
+        record["attempts"] = _attempts(record["attempts"])
     return found
 
 
@@ -81,11 +86,11 @@ def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | Non
     order = "1 DESC" if by == "day" else "9 DESC, 1"
     source, values = _records(tx, account_name, since_ms) if by == "session" else _days(tx, account_name, since_ms)
     rows = tx.execute(
-        f"SELECT {_GROUPS[by]}, sum(u.calls), {sums}, sum(u.cost_nanousd)"
+        f"SELECT {_GROUPS[by]}, sum(u.calls), {sums}, sum(u.cost_nanousd), sum(u.upstream_cost_nanousd)"
         f" FROM ({source}) u JOIN accounts a ON a.id = u.account_id GROUP BY 1 ORDER BY {order}",
         bound(*values),
     )
-    names = (by, "calls", *TOKEN_CLASSES, "cost_nanousd")
+    names = (by, "calls", *TOKEN_CLASSES, *COSTS)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -99,13 +104,18 @@ def _days(tx: Tx, account_name: str | None, since_ms: int | None) -> tuple[str, 
     """The days' sums of a time. The first day counts from its hour on, by its single records."""
     account_id = accounts.get(tx, account_name).id if account_name is not None else 0
     mine = "account_id = $1 AND " if account_name is not None else ""
-    names = ", ".join(("account_id", "key_id", "model", "upstream", "day", "calls", *TOKEN_CLASSES, "cost_nanousd"))
+    names = ", ".join(("account_id", "key_id", "model", "upstream", "day", "calls", *TOKEN_CLASSES, *COSTS))
     first = 0 if since_ms is None else -(-since_ms // DAY_MS)
     source = f"SELECT {names} FROM days WHERE {mine}day >= $2"
     if since_ms is not None and since_ms % DAY_MS:
         part = names.replace("day, calls", f"time_ms / {DAY_MS}, 1")
         source += f" UNION ALL SELECT {part} FROM usage WHERE {mine}time_ms >= $3 AND time_ms < $4"
     return source, (account_id, first, since_ms or 0, first * DAY_MS)
+
+
+def _attempts(text: str) -> list[dict[str, Any]]:
+    """The tries of a call; none in records of before they were kept."""
+    return [dict(zip(ATTEMPT, one, strict=True)) for one in msgspec.json.decode(text)] if text else []
 
 
 def _where(tx: Tx, account_name: str | None, since_ms: int | None) -> tuple[str, tuple[int, int]]:

@@ -5,25 +5,27 @@ https://docs.anthropic.com/en/api/overview (2026-11). The client's `anthropic-ve
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import aiohttp
 
+from lumeproxy.upstreams.base import Access
 from lumeproxy.upstreams.http import HttpUpstream
 
 KIND = "anthropic"
 DEFAULT_BASE_URL = "https://api.anthropic.com"
+AUTH = "x-api-key"
 DIALECTS = frozenset({"anthropic_messages"})
 
 
-def make(
-    name: str, base_url: str, api_key: str, dialects: frozenset[str], session: aiohttp.ClientSession
-) -> HttpUpstream:
+def make(name: str, access: Access, dialects: frozenset[str], session: aiohttp.ClientSession) -> HttpUpstream:
     """The upstream; an empty `base_url` is the provider's own, empty `dialects` mean Messages only."""
     return HttpUpstream(
         name=name,
         kind=KIND,
-        base_url=base_url or DEFAULT_BASE_URL,
+        access=replace(access, base_url=access.base_url or DEFAULT_BASE_URL),
+        auth=AUTH,
         dialects=dialects or DIALECTS,
         provider=KIND,
-        authorize=lambda: (("x-api-key", api_key),),
         session=session,
     )

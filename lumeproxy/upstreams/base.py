@@ -81,6 +81,22 @@ class Reply(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """How an upstream is called: where, and with which of the operator's secrets.
+
+    `credentials` are its keys, used one a session; `auth` says in which header they go ("" for the kind's own way, "none"
+    for an upstream that wants none). `path_prefix` stands between the address and an API's own path ("" for `/v1`, unless
+    the address ends in a version). `headers` are added to every request, in the place of the client's of the same name.
+    """
+
+    base_url: str = ""
+    credentials: tuple[str, ...] = ()
+    auth: str = ""
+    path_prefix: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A message of a WebSocket, whole."""
 
@@ -122,15 +138,18 @@ class Dialer(Protocol):
 class Upstream(Protocol):
     """A provider endpoint. `dialects` are the names it speaks; `provider` the price list's word for it, None
     unknown; `takes_encoded`: whether a compressed request body may be passed on as it is; `websocket` opens WebSockets,
-    None where it is not to be asked for any."""
+    None where it is not to be asked for any. `address` is where it is, for people. `identities`: one text for each
+    credential, which changes with the credential or the address, and tells neither."""
 
     name: str
     kind: str
+    address: str
     dialects: frozenset[str]
     provider: str | None
     takes_encoded: bool
+    identities: tuple[str, ...]
     websocket: Dialer | None
 
-    async def send(self, outgoing: Outgoing) -> Reply:
-        """Send and wait for the reply's headers. Raises NotReached."""
+    async def send(self, outgoing: Outgoing, credential: int = 1) -> Reply:
+        """Send with the credential of that number, from 1, and wait for the reply's headers. Raises NotReached."""
         ...

@@ -12,6 +12,7 @@ from lumeproxy.upstreams.base import Dialer, Outgoing, Reply, Take
 
 KIND = "echo"
 NAME = "echo"
+ADDRESS = "built in"
 DIALECTS = frozenset({"anthropic_messages", "openai_responses", "openai_chat"})
 
 
@@ -49,14 +50,16 @@ class EchoUpstream:
 
     kind = KIND
     dialects = DIALECTS
+    address = ADDRESS
     provider: str | None = None
     takes_encoded = False
+    identities: tuple[str, ...] = ("echo",)
     websocket: Dialer | None = None
 
     def __init__(self, name: str = NAME) -> None:
         self.name = name
 
-    async def send(self, outgoing: Outgoing) -> Reply:
+    async def send(self, outgoing: Outgoing, credential: int = 1) -> Reply:
         """Answer at once; never unreachable."""
         answer = outgoing.dialect.echo(
             outgoing.body, outgoing.asked, outgoing.call_id, outgoing.created_s, outgoing.path

@@ -7,6 +7,7 @@ cookies, no environment proxies, no total timeout, no automatic headers. Errors 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from lumeproxy.errors import ConfigError
-from lumeproxy.upstreams.base import CutShort, Dialer, NotReached, Outgoing, Reply, Take
+from lumeproxy.upstreams.base import Access, CutShort, Dialer, NotReached, Outgoing, Reply, Take
 from lumeproxy.upstreams.post import Answer, Poster
 from lumeproxy.upstreams.tap import Tap, tappable
 
@@ -24,16 +25,27 @@ LARGE_BODY_BYTES = 1 << 20
 # aiohttp's parser lets these through in a reply's headers, its writer refuses them: the answer would be lost on its way.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+# A value of an extra header that is shorter is no secret, and might stand in any answer.
+SECRET_CHARS = 8
+# How a credential is sent, by the word in the configuration.
+AUTHS: dict[str, Callable[[str], tuple[tuple[str, str], ...]]] = {
+    "x-api-key": lambda secret: (("x-api-key", secret),),
+    "bearer": lambda secret: (("Authorization", "Bearer " + secret),),
+    "none": lambda _: (),
+}
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*$")
 
 
-def endpoint(base_url: str) -> str:
+def endpoint(base_url: str, path_prefix: str = "") -> str:
     """The URL to which a dialect's path (`/messages`) is appended.
 
     Providers are written with and without their version (`https://api.openai.com/v1`, `https://api.anthropic.com`):
-    one that ends in a version is taken as it is, else `/v1` is added.
+    one that ends in a version is taken as it is, else `/v1` is added. A `path_prefix` is added instead, whatever there
+    is; "/" is none.
     """
     base = base_url.rstrip("/")
+    if path_prefix:
+        return (base + "/" + path_prefix.strip("/")).rstrip("/")
     return base if _VERSIONED.search(base) else base + "/v1"
 
 
@@ -162,28 +174,35 @@ def _retrieve(closed: asyncio.Future[None]) -> None:
 
 
 class HttpUpstream:
-    """A provider behind a base URL; `authorize` gives the headers that carry the operator's credential."""
+    """A provider behind a base URL. `auth` names the way in which its credentials go: one of AUTHS."""
 
     def __init__(
         self,
         *,
         name: str,
         kind: str,
-        base_url: str,
+        access: Access,
+        auth: str,
         dialects: frozenset[str],
         provider: str | None,
-        authorize: Callable[[], Sequence[tuple[str, str]]],
         session: aiohttp.ClientSession,
     ) -> None:
         self.name = name
         self.kind = kind
+        self.address = _checked(name, access.base_url)
         self.dialects = dialects
         self.provider = provider
         self.takes_encoded = True
         self.websocket: Dialer | None = None
-        self._base = endpoint(_checked(name, base_url))
-        self._authorize = authorize
+        self._base = endpoint(access.base_url, access.path_prefix)
         self._session = session
+        self._replaced = frozenset(name.lower() for name, _ in access.headers)
+        self._headers = tuple(
+            (*AUTHS[access.auth or auth](secret), *access.headers) for secret in access.credentials or ("",)
+        )
+        extra = tuple(value for _, value in access.headers if len(value) >= SECRET_CHARS)
+        self._secrets = tuple((secret, *extra) if secret else extra for secret in access.credentials or ("",))
+        self.identities = tuple(_identity(self._base, headers) for headers in self._headers)
         self._poster = Poster(session, URL(self._base))
 
     @property
@@ -191,9 +210,9 @@ class HttpUpstream:
         """Where it is, with its version."""
         return self._base
 
-    async def send(self, outgoing: Outgoing) -> Reply:
+    async def send(self, outgoing: Outgoing, credential: int = 1) -> Reply:
         """Send the request; raises NotReached, whose `sent` decides whether another upstream may be tried."""
-        url, headers, secrets = self.addressed(outgoing.headers, outgoing.path, outgoing.query)
+        url, headers, secrets = self.addressed(outgoing.headers, outgoing.path, outgoing.query, credential)
         body = outgoing.body
         response: aiohttp.ClientResponse | Answer
         try:
@@ -208,26 +227,32 @@ class HttpUpstream:
         return HttpReply(response, secrets)
 
     def addressed(
-        self, headers: Sequence[tuple[str, str]], path: str, query: str
-    ) -> tuple[URL, list[tuple[str, str]], list[str]]:
+        self, headers: Sequence[tuple[str, str]], path: str, query: str, credential: int = 1
+    ) -> tuple[URL, list[tuple[str, str]], Sequence[str]]:
         """Where a request goes, with which headers, and which words of these no answer may repeat."""
-        credential = self._authorize()
         url = URL(self._base + path + ("?" + query if query else ""), encoded=True)
-        return url, [*headers, *credential, ("Accept-Encoding", "identity")], _secrets(credential)
+        if self._replaced:
+            headers = [(name, value) for name, value in headers if name.lower() not in self._replaced]
+        given = [*headers, *self._authorize(credential), ("Accept-Encoding", "identity")]
+        return url, given, self._secrets[credential - 1]
 
-    async def get(self, path: str, query: str, headers: Sequence[tuple[str, str]], *, authorized: bool) -> HttpReply:
-        """Ask the upstream something of our own, with the operator's credential or without; nothing is followed.
+    async def get(self, path: str, query: str, headers: Sequence[tuple[str, str]], credential: int | None) -> HttpReply:
+        """Ask the upstream something of our own, with the credential of that number or without; nothing is followed.
 
         aiohttp's errors come as they are, for whoever asks wants to know why (`upstreams.probe` does).
         """
-        credential = self._authorize()
+        given = () if credential is None else self._authorize(credential)
         response = await self._session.get(
             URL(self._base + path + ("?" + query if query else ""), encoded=True),
-            headers=[*headers, *(credential if authorized else ()), ("Accept-Encoding", "identity")],
+            headers=[*headers, *given, ("Accept-Encoding", "identity")],
             skip_auto_headers=AUTOMATIC,
             allow_redirects=False,
         )
-        return HttpReply(response, _secrets(credential))
+        return HttpReply(response, () if credential is None else self._secrets[credential - 1])
+
+    def _authorize(self, credential: int) -> tuple[tuple[str, str], ...]:
+        """The operator's own headers."""
+        return self._headers[credential - 1]
 
     async def _in_pieces(self, url: URL, headers: Sequence[tuple[str, str]], body: bytes) -> aiohttp.ClientResponse:
         """Send a large body as fast as it is taken, by aiohttp's own way; its answer."""
@@ -241,12 +266,11 @@ class HttpUpstream:
         )
 
 
+def _identity(base: str, headers: Sequence[tuple[str, str]]) -> str:
+    return hashlib.sha256(repr((base, headers)).encode()).hexdigest()
+
+
 def spelled_alike(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers as aiohttp's session takes them: it keeps repeats of one only where they are spelled alike."""
     spelled: dict[str, str] = {}
     return [(spelled.setdefault(name.lower(), name), value) for name, value in headers]
-
-
-def _secrets(credential: Sequence[tuple[str, str]]) -> list[str]:
-    """What must not come back in a reply's headers."""
-    return [secret for _, value in credential if (secret := value.rpartition(" ")[2])]

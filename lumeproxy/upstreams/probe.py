@@ -59,26 +59,31 @@ class Probe:
     error: str = ""
 
 
-async def probe(upstream: HttpUpstream, clock: Clock, *, timeout_ms: int, body_bytes: int) -> Probe:
-    """Ask an upstream, within `timeout_ms` for each of at most two questions and reading at most `body_bytes`.
+async def probe(
+    upstream: HttpUpstream, clock: Clock, *, timeout_ms: int, body_bytes: int, credential: int = 1
+) -> Probe:
+    """Ask an upstream with its credential of that number, within `timeout_ms` for each of at most two questions and
+    reading at most `body_bytes`.
 
     Never raises for what an upstream does.
     """
-    found = await _asked(upstream, clock, timeout_ms, body_bytes, authorized=True)
+    found = await _asked(upstream, clock, timeout_ms, body_bytes, credential)
     if found.status != 200 or found.models is None:
         return found
-    bare = await _asked(upstream, clock, timeout_ms, body_bytes, authorized=False)
+    bare = await _asked(upstream, clock, timeout_ms, body_bytes, None)
     # Only a plain refusal says that the first answer was for the credential's sake.
     return replace(found, credential_ok=True if bare.status in _REFUSED else None)
 
 
-async def _asked(upstream: HttpUpstream, clock: Clock, timeout_ms: int, body_bytes: int, *, authorized: bool) -> Probe:
+async def _asked(
+    upstream: HttpUpstream, clock: Clock, timeout_ms: int, body_bytes: int, credential: int | None
+) -> Probe:
     began_ms = clock.monotonic_ms()
     found: Probe | None = None
     query, headers = _QUERY.get(upstream.kind, ""), _HEADERS.get(upstream.kind, ())
     try:
         async with asyncio.timeout(timeout_ms / 1000):
-            reply = await upstream.get(PATH, query, headers, authorized=authorized)
+            reply = await upstream.get(PATH, query, headers, credential)
             try:
                 found = _judged(reply, at_ms=clock.now_ms(), latency_ms=clock.monotonic_ms() - began_ms)
                 if found.status != 200:

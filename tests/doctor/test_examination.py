@@ -592,3 +592,13 @@ async def test_a_tools_file_without_end_is_not_read(bed: Bed, monkeypatch):
     (bed.home / ".claude/settings.json").write_text('{"env": {"ANTHROPIC_BASE_URL": "http://x"}}')
 
     assert await bed.found("tool:claude-code") == []
+
+
+async def test_each_of_several_credentials_is_tried_and_told_by_its_number(bed: Bed, upstream: ScriptedUpstream):
+    upstream.script = answers()
+    bed.config(upstream_of(upstream, PRICE).replace(f'api_key = "{GOOD}"', f'api_key = ["{GOOD}", "{BAD}"]'))
+
+    (first,) = await bed.found("upstream:prod, credential 1")
+    ((state, text, _),) = await bed.found("upstream:prod, credential 2")
+    assert first[0] == "ok"
+    assert (state, text) == ("failed", f"prod, credential 2 ({upstream.url}/v1) refuses the credential (401).")

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,8 @@ class Stack:
     key: str
     folder: Path
     log: Path
+    others: tuple[str, ...] = ()  # further providers
+    pid: int = 0
 
     def cli(self, *arguments: str) -> Any:
         """A command's JSON answer."""
@@ -75,15 +78,28 @@ class Stack:
         self.cli("account", "create", name, "--credit", credit)
         return str(self.cli("key", "create", name, *options)["key"])
 
-    def ledger(self) -> Any:
-        """What the provider claimed."""
-        with urllib.request.urlopen(self.fake + "/_fake/ledger", timeout=10) as answer:
+    def ledger(self, fake: str = "") -> Any:
+        """What the provider claimed, or another one."""
+        with urllib.request.urlopen((fake or self.fake) + "/_fake/ledger", timeout=10) as answer:
             return json.load(answer)
+
+    def provider_does(self, *directives: str) -> None:
+        """Let all providers forget what was, and the first one do this from now on."""
+        for fake in (self.fake, *self.others):
+            urllib.request.urlopen(fake + "/_fake/reset", b"", timeout=10).close()
+        body = json.dumps({"directives": directives}).encode()
+        urllib.request.urlopen(self.fake + "/_fake/set", body, timeout=10).close()
 
     def requests(self) -> list[Any]:
         """What the provider received."""
         with urllib.request.urlopen(self.fake + "/_fake/requests", timeout=10) as answer:
             return list(json.load(answer))
+
+    def reload(self) -> None:
+        """Have the server read its settings anew."""
+        before = self.log.read_text().count('"reloaded"')
+        os.kill(self.pid, signal.SIGHUP)
+        _awaited(lambda: self.log.read_text().count('"reloaded"') > before)
 
     def script(self, name: str, key: str | None = None, **environ: str) -> str:
         """Run an acceptance script; its one line. Fails where the script does."""
@@ -99,19 +115,24 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(clients: Path, *options: str, **environ: str) -> Iterator[Stack]:
-    """One server, with more in its environment, before one provider, with more options."""
+def running(clients: Path, *options: str, text: str = CONFIG, **environ: str) -> Iterator[Stack]:
+    """One server, with more in its environment, before one provider, or several, with more options; `text` is its
+    configuration, in which `{fake}` is the first one's address and `{others[0]}` the next one's."""
     folder = Path(tempfile.mkdtemp(prefix="lumeproxy-e2e-"))
     processes: list[subprocess.Popen[str]] = []
     try:
-        port_file = folder / "fake.port"
-        fake_command = [str(clients / "venv" / "bin" / "python"), str(ACCEPTANCE / "fake_upstream.py"), "--port", "0",
-                        "--port-file", str(port_file), "--key", PROVIDER_KEY, *options]  # fmt: skip
-        processes.append(
-            subprocess.Popen(fake_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
-        )
-        fake = f"http://127.0.0.1:{_awaited(lambda: port_file.read_text().strip() if port_file.exists() else '')}"
-        (folder / "config.toml").write_text(CONFIG.format(fake=fake))
+        fakes = []
+        for number in range(1 + text.count("{others[")):
+            port_file = folder / f"fake-{number}.port"
+            fake_command = [str(clients / "venv" / "bin" / "python"), str(ACCEPTANCE / "fake_upstream.py"), "--port", "0",
+                            "--port-file", str(port_file), "--key", PROVIDER_KEY, *options]  # fmt: skip
+            processes.append(
+                subprocess.Popen(fake_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+            )
+            port = _awaited(lambda file=port_file: file.read_text().strip() if file.exists() else "")
+            fakes.append(f"http://127.0.0.1:{port}")
+        fake, *others = fakes
+        (folder / "config.toml").write_text(text.format(fake=fake, others=others))
         log = folder / "log.jsonl"
         command = [sys.executable, "-m", "lumeproxy", "--config", str(folder / "config.toml"), "--port", "0",
                    "--data", str(folder / "data")]  # fmt: skip
@@ -125,7 +146,7 @@ def running(clients: Path, *options: str, **environ: str) -> Iterator[Stack]:
         base = re.search(r"http://127\.0\.0\.1:\d+", greeting)
         key = re.search(r"lume_\w+", greeting)
         assert base and key, greeting
-        yield Stack(base[0], fake, key[0], folder, log)
+        yield Stack(base[0], fake, key[0], folder, log, tuple(others), processes[-1].pid)
     finally:
         for process in reversed(processes):
             process.terminate()

@@ -119,6 +119,53 @@ def test_a_tier_that_the_list_does_not_price_is_refused_and_never_free(admission
         admission.admit(ANY, CHAT, Asked("gpt-listed", terms=Terms(service_tier="mystery")), BODY, START_MS)
 
 
+def routed(routing: RoutingTable, **more) -> Admission:
+    upstreams = {name: Somewhere(name, MESSAGES, provider="openai") for name in ("one", "two")}
+    prices = PriceBook([("claude-*", OperatorPrice.of(input=1, output=10))], None)
+    return Admission(routing=routing, upstreams=upstreams, prices=prices, billing=BILLING, **more)
+
+
+def test_an_upstream_that_lists_its_models_is_passed_over_for_others():
+    route = Route("claude-*", ("one", "two"), models=(("two", "vendor/claude-x"),))
+    admission = routed(RoutingTable([route]), served={"one": ("claude-y", "claude-z-*"), "two": ("vendor/*",)})
+
+    found = {model: [u.name for u in admission.candidates(ANY, MESSAGES, model).upstreams]
+             for model in ("claude-x", "claude-y", "claude-z-1")}  # fmt: skip
+    assert found == {"claude-x": ["two"], "claude-y": ["one", "two"], "claude-z-1": ["one", "two"]}
+    alone = routed(RoutingTable([Route("claude-*", ("one",))]), served={"one": ("claude-y",)})
+    with pytest.raises(ModelNotFound):
+        alone.candidates(ANY, MESSAGES, "claude-x")
+    assert (alone.is_priced("claude-y", START_MS), alone.is_priced("claude-x", START_MS)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "allowed"), [((), True), (("sonnet",), True), (("claude-*",), True), (("claude-opus",), False)]
+)
+def test_a_key_may_use_an_alias_by_either_name(patterns, allowed):
+    admission = routed(RoutingTable([Route("claude-*", ("one",))], {"sonnet": "claude-sonnet-9"}))
+    key = StoredKey("k", 1, "ann", "active", b"", "", "", 0, None, None, patterns)
+    if not allowed:
+        with pytest.raises(ModelNotFound):
+            admission.candidates(key, MESSAGES, "sonnet")
+        return
+
+    found = admission.candidates(key, MESSAGES, "sonnet")
+    plan = admission.admit(key, MESSAGES, Asked("sonnet"), BODY, START_MS)
+    assert (found.model, found.model_at("one", "sonnet"), plan.upstream_model) == (("claude-sonnet-9",) * 3)
+    assert plan.slice_nanousd == 4000 * 10_000
+
+
+def test_what_the_provider_bills_is_the_operators_word_or_else_what_is_charged():
+    own = PriceBook([("vendor/*", OperatorPrice.of(input=3, output=7))], None)
+    routing = RoutingTable([Route("claude-*", ("one", "two"), models=(("two", "vendor/x"),))])
+    admission = routed(routing, costs={"one": own, "two": own})
+    plan = admission.admit(ANY, MESSAGES, Asked("claude-x"), BODY, START_MS)
+
+    assert admission.cost_price(plan, "one", plan.price, START_MS) is plan.price
+    assert admission.cost_price(plan, "", plan.price, START_MS) is plan.price
+    assert admission.cost_price(plan, "two", plan.price, START_MS).tiers[0].output_rate == 7 * 10**9
+
+
 # --- for how much ------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +271,7 @@ def test_over_a_websocket_only_upstreams_that_offer_one_count(admission):
     with pytest.raises(ModelNotFound):
         admission.admit(ANY, CHAT, Asked("nobody"), BODY, START_MS, websocket=True)
 
-    _, (upstream, *_) = admission.candidates(ANY, CHAT, "gpt-priced")
+    upstream, *_ = admission.candidates(ANY, CHAT, "gpt-priced").upstreams
     upstream.websocket = object()
 
     assert admission.websocket_upstream(CHAT) is upstream

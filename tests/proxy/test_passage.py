@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lumeproxy.proxy import answers, passage
+from lumeproxy.proxy import answers, dispatch, passage
 from lumeproxy.proxy.live import Cause, Stage
 from lumeproxy.upstreams.base import CutShort
 from tests.conftest import ROUTES
@@ -367,7 +367,7 @@ class Broken:
 async def test_a_reply_that_breaks_at_once_reads_as_empty() -> None:
     reply: Any = Broken()
 
-    assert await passage.read_all(reply) == b""
+    assert await dispatch.read_all(reply) == b""
 
 
 @pytest.mark.parametrize(

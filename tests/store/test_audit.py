@@ -217,6 +217,25 @@ def test_8_a_bill_that_its_tokens_do_not_explain(altered):
     ]
 
 
+@pytest.mark.parametrize(
+    ("version", "billed", "problems"),
+    [
+        (TWICE.version, 25 * 20_000, []),  # whatever was charged for the 25 tokens
+        (TWICE.version, 1, ["The call whole is said to cost us 1 nano-USD; its tokens cost 500000."]),
+        ("p_1", 5, ["The call whole costs us 5 nano-USD by p_1, which is not in the book."]),
+        ("", 5, ["The call whole costs us 5 nano-USD by nothing, which is not in the book."]),
+        ("", 0, []),
+    ],
+)
+def test_8_what_the_provider_bills_follows_from_its_price_where_one_is_named(altered, version, billed, problems):
+    named_ = f"upstream_price_version = '{version}'"
+    alter(altered, f"UPDATE usage SET upstream_cost_nanousd = {billed}, {named_} WHERE call_id = 'whole'")
+    day = "account_id = (SELECT account_id FROM usage WHERE call_id = 'whole') AND upstream = 'anthropic'"
+    alter(altered, f"UPDATE days SET upstream_cost_nanousd = {billed} WHERE model = 'claude-test-1' AND {day}")
+
+    assert audit(altered) == problems
+
+
 # --- each column -------------------------------------------------------------------------------------------------------
 
 WHOLE, ANN = "WHERE call_id = 'whole'", "WHERE name = 'ann'"

@@ -148,7 +148,7 @@ async def test_a_backup_is_for_its_owner_only_from_its_first_byte(database, targ
 
 async def test_a_backup_that_broke_off_leaves_nothing_behind(database, target):
     with pytest.raises(Refused, match=r"copy\.db can't be written: interrupted"):
-        await database.outside(watched, target, [], 8)
+        await database.outside(watched, target, [], 50)
 
     assert sorted(path.name for path in target.parent.iterdir()) == ["data"]
     await database.outside(backup.backup, str(target))

@@ -13,7 +13,7 @@ from lumeproxy.errors import AccountSuspended, Missing, OutOfCredit, Refused
 from lumeproxy.store import accounts, ledger, prices, usage
 from lumeproxy.store.ledger import MAX_GRANT_NANOUSD, Balance, EntryRow, HoldTaken, Settled
 from tests.store import books
-from tests.store.books import DOLLAR, TWICE, billed, call, customer, draft, point, take
+from tests.store.books import DOLLAR, TWICE, billed, call, customer, draft, point, remember, take
 from tests.support.clock import START_MS
 
 
@@ -523,6 +523,31 @@ def test_a_call_is_charged_by_its_last_checkpoint(tx):
         estimated=True,
         settled_by="checkpoint",
     )
+
+
+def test_recovery_knows_what_the_provider_bills_where_the_checkpoint_says_it(tx):
+    ann = customer(tx, "ann", DOLLAR)
+    remember(tx, TWICE)
+    where = {"upstream": "second", "credential": 3}
+    for call_id, version in (("call1", TWICE.version), ("call2", "")):
+        take(tx, call_id, ann.id, 100_000_000)
+        ledger.checkpoint(tx, [(call_id, point(input_tokens=10, upstream_price_version=version, **where))])
+    ledger.recover(tx, START_MS + 1, START_MS + 60_000)
+
+    found = [usage.get(tx, call_id) for call_id in ("call1", "call2")]
+    assert [(r.upstream, r.credential, r.cost_nanousd) for r in found] == [("second", 3, 10_000)] * 2
+    assert [(r.upstream_cost_nanousd, r.upstream_price_version) for r in found] == [(200_000, TWICE.version), (0, "")]
+
+
+def test_a_checkpoint_of_an_older_version_is_still_read(tx):
+    ann = customer(tx, "ann", DOLLAR)
+    take(tx, "call1", ann.id, 100_000_000)
+    ledger.checkpoint(tx, [("call1", point(input_tokens=10))])
+    tx.execute("UPDATE holds SET checkpoint = CAST(json_remove(CAST(checkpoint AS TEXT), '$.upstream', '$.credential',"
+               " '$.upstream_price_version') AS BLOB)")  # fmt: skip
+
+    ((_, settled),) = ledger.recover(tx, START_MS + 1, START_MS + 60_000)
+    assert settled.cost_nanousd == 10_000
 
 
 def test_a_checkpoint_with_absurd_numbers_does_not_keep_the_server_from_starting(tx):

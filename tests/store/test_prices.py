@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lumeproxy.core.pricing import decode_price, encode_price
+from lumeproxy.core.types import Usage
 from lumeproxy.store import prices
 from lumeproxy.store.database import in_memory
 from tests.store.books import PRICE, TWICE
@@ -20,6 +21,13 @@ def test_a_price_comes_back_as_it_was(tx):
 def test_an_unknown_version_is_none(tx):
     assert prices.load(tx, "p_0") is None
     assert prices.load(tx, "") is None
+
+
+def test_a_bill_is_by_the_price_of_its_version_and_none_without_one(tx):
+    prices.remember(tx, TWICE.version, encode_price(TWICE), 5)
+
+    assert prices.bill(tx, TWICE.version, Usage(input_tokens=3), 1_500_000) == 3 * 20_000 * 3 // 2
+    assert prices.bill(tx, "p_0", Usage(input_tokens=3), 1_000_000) is None
 
 
 def test_the_first_text_of_a_version_stays():

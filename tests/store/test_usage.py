@@ -113,7 +113,8 @@ def test_the_values_are_those_of_the_record(filled):
         "estimated": False, "settled_by": "reported", "ttfb_ms": 40, "duration_ms": 1_000, "client_address": "",
         "user_agent": "", "session_id": "s1", "agent_id": "", "upstream_request_id": "", "error_code": "",
         "error_text": "", "web_search_requests": 0, "shortfall_nanousd": 0, "price_version": books.PRICE.version,
-        "multiplier_ppm": 1_000_000,
+        "multiplier_ppm": 1_000_000, "credential": 0, "upstream_cost_nanousd": 0, "upstream_price_version": "",
+        "attempts": [],
     }  # fmt: skip
     assert row["estimated"] is False
 
@@ -164,7 +165,7 @@ def test_sums_by_each_group_dearest_first_and_days_newest_first(filled, by, foun
     rows = usage.totals(filled, by)
 
     assert [(row[by], row["calls"], row["cost_nanousd"]) for row in rows] == found
-    assert all(list(row) == [by, "calls", *TOKEN_CLASSES, "cost_nanousd"] for row in rows)
+    assert all(list(row) == [by, "calls", *TOKEN_CLASSES, "cost_nanousd", "upstream_cost_nanousd"] for row in rows)
 
 
 def test_each_token_class_is_summed_under_its_own_name(filled):

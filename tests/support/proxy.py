@@ -126,9 +126,10 @@ async def proxy(
     clock: Clock | None = None,
     routes: str | None = None,
     environ: dict[str, str] | None = None,
+    variables: dict[str, str] | None = None,
 ) -> AsyncIterator[Proxy]:
     """Start the proxy before upstreams named by kind ("anthropic", "openai", or "openai-2" for a second one). Unless
-    `environ` says otherwise, wrong keys may be tried without end."""
+    `environ` says otherwise, wrong keys may be tried without end. `variables` are the process's own."""
     environ = {"LUMEPROXY_LIMITS__FAILED_KEYS_PER_MINUTE": "0"} if environ is None else environ
     config = folder / "config.toml"
     lines = [more, PRICES]
@@ -144,7 +145,7 @@ async def proxy(
     written = io.StringIO()
     clock = clock or Clock()
     log = logs.make(level="debug", style="json", clock=clock, stream=written)
-    async with running(settings, {}, clock, log, signals=signals) as server:
+    async with running(settings, variables or {}, clock, log, signals=signals) as server:
         await server.operations.run("account.create", {"name": "tester", "credit_nanousd": credit_nanousd})
         made = await server.operations.run("key.create", {"account": "tester"})
         async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=30)) as session:

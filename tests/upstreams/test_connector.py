@@ -11,6 +11,7 @@ import pytest
 from lumeproxy.compose import make_session
 from lumeproxy.settings import load
 from lumeproxy.upstreams import anthropic
+from lumeproxy.upstreams.base import Access
 from lumeproxy.upstreams.connector import READ_BYTES
 from lumeproxy.upstreams.http import HttpReply
 from tests.support.upstream import Connection, ScriptedUpstream
@@ -28,7 +29,7 @@ async def test_no_read_is_larger_than_it_may_be(session, upstream: ScriptedUpstr
         sent.set()
 
     upstream.script = answer
-    reply = await anthropic.make("main", upstream.url, "k", frozenset(), session).send(request_of())
+    reply = await anthropic.make("main", Access(upstream.url, ("k",)), frozenset(), session).send(request_of())
     assert isinstance(reply, HttpReply)
     reply.pause()
     await asyncio.wait_for(sent.wait(), 5)
@@ -49,7 +50,7 @@ async def test_the_kernels_buffer_is_as_small_as_set(tmp_path, upstream: Scripte
     for size in (16_384, 65_536):
         settings = load(data=tmp_path, environ={"LUMEPROXY_LIMITS__RECEIVE_BUFFER_BYTES": str(size)})
         async with make_session(settings) as session:
-            reply = await anthropic.make("main", upstream.url, "k", frozenset(), session).send(request_of())
+            reply = await anthropic.make("main", Access(upstream.url, ("k",)), frozenset(), session).send(request_of())
             assert isinstance(reply, HttpReply)
             connection = reply._response.connection
             assert connection is not None

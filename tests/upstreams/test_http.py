@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 
 from lumeproxy.errors import ConfigError
-from lumeproxy.upstreams import anthropic
-from lumeproxy.upstreams.base import CutShort, NotReached
+from lumeproxy.upstreams import KINDS, anthropic
+from lumeproxy.upstreams.base import Access, CutShort, NotReached
 from lumeproxy.upstreams.http import LARGE_BODY_BYTES, HttpUpstream, endpoint
 from tests.support import streams
 from tests.support.proxy import Proxy
@@ -24,7 +24,7 @@ from tests.support.upstream import Connection, ScriptedUpstream
 
 @pytest.fixture
 def made(session, upstream: ScriptedUpstream) -> HttpUpstream:
-    return anthropic.make("main", upstream.url, "operator-secret", frozenset(), session)
+    return anthropic.make("main", Access(upstream.url, ("operator-secret",)), frozenset(), session)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,80 @@ def test_a_base_url_may_be_written_with_and_without_its_version(base_url, expect
 )  # fmt: skip
 async def test_what_is_no_address_of_a_server_is_refused_before_the_first_call(session, base_url):
     with pytest.raises(ConfigError, match="upstreams.main.base_url") as caught:
-        anthropic.make("main", base_url, "operator-secret", frozenset(), session)
+        anthropic.make("main", Access(base_url, ("operator-secret",)), frozenset(), session)
     assert "word" not in caught.value.message.replace("without a user", "")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "prefix", "expected"),
+    [
+        ("https://host.test", "/openai/v2", "https://host.test/openai/v2"),
+        ("https://host.test/v1", "/x", "https://host.test/v1/x"),
+        ("https://host.test/inference/", "/", "https://host.test/inference"),
+        ("https://host.test", "", "https://host.test/v1"),
+    ],
+)
+def test_a_path_prefix_stands_in_the_place_of_the_version(base_url, prefix, expected):
+    assert endpoint(base_url, prefix) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "auth", "sent"),
+    [
+        ("anthropic", "", ("x-api-key", "secret-of-ours")),
+        ("anthropic", "bearer", ("Authorization", "Bearer secret-of-ours")),
+        ("openai", "", ("Authorization", "Bearer secret-of-ours")),
+        ("openai", "x-api-key", ("x-api-key", "secret-of-ours")),
+        ("openai", "none", None),
+    ],
+)
+async def test_the_credential_goes_in_the_header_that_the_operator_names(
+    session, upstream: ScriptedUpstream, request_of, kind, auth, sent
+):
+    upstream.script = lambda c: c.reply(b"{}")
+    credentials = () if auth == "none" else ("secret-of-ours",)
+    made = KINDS[kind].make("main", Access(upstream.url, credentials, auth), frozenset(), session)
+
+    await made.send(request_of())
+
+    (seen,) = upstream.received
+    found = [pair for pair in seen.headers if pair[0].lower() in ("x-api-key", "authorization")]
+    assert found == ([sent] if sent else [])
+    assert len(made.identities) == 1
+
+
+async def test_extra_headers_take_the_place_of_the_clients_and_come_back_to_nobody(
+    session, upstream: ScriptedUpstream, request_of
+):
+    upstream.script = lambda c: c.reply(b"{}", headers={"x-echo": "team-secret", "x-same": "on", "x-other": "fine"})
+    extra = (("X-Title", "team-secret"), ("X-Flag", "on"))
+    made = anthropic.make("main", Access(upstream.url, ("k",), headers=extra), frozenset(), session)
+
+    reply = await made.send(request_of(b"{}", ("x-title", "the client's"), ("X-Kept", "1")))
+
+    (seen,) = upstream.received
+    assert [pair for pair in seen.headers if pair[0].lower().startswith("x-")] == [
+        ("X-Kept", "1"), ("x-api-key", "k"), ("X-Title", "team-secret"), ("X-Flag", "on"),
+    ]  # fmt: skip
+    named = dict(reply.headers)
+    assert "x-echo" not in named
+    assert named["x-same"] == "on", "too short to be a secret"
+
+
+async def test_each_credential_is_used_by_its_number_and_has_an_identity_that_does_not_tell_it(
+    session, upstream: ScriptedUpstream, request_of
+):
+    upstream.script = lambda c: c.reply(b"{}", headers={"x-back": c.received.header("x-api-key") or ""})
+    keys = ("secret-one", "secret-two")
+    made = anthropic.make("main", Access(upstream.url, keys), frozenset(), session)
+    for number, key in enumerate(keys, 1):
+        reply = await made.send(request_of(), number)
+        assert upstream.received[-1].header("x-api-key") == key
+        assert "x-back" not in dict(reply.headers)
+
+    other = anthropic.make("main", Access("http://127.0.0.1:1", keys[:1]), frozenset(), session)
+    assert len({*made.identities, *other.identities}) == 3
+    assert not [key for key in keys for identity in made.identities if key in identity]
 
 
 # --- what is sent ------------------------------------------------------------------------------------------------------
@@ -232,7 +304,7 @@ async def test_a_request_that_did_not_leave_may_go_elsewhere(session, request_of
         taken.bind(("127.0.0.1", 0))  # bound but not listening: refused
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(NotReached) as caught:
-            await anthropic.make("main", url, "operator-secret", frozenset(), session).send(request_of())
+            await anthropic.make("main", Access(url, ("operator-secret",)), frozenset(), session).send(request_of())
 
     assert caught.value.message == "The upstream main can't be reached."
     assert not caught.value.sent
@@ -276,7 +348,9 @@ async def test_a_reply_that_comes_before_the_body_was_taken_is_read_all_the_same
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        reply = await anthropic.make("main", url, "k", frozenset(), session).send(request_of(b"x" * 20_000_000))
+        reply = await anthropic.make("main", Access(url, ("k",)), frozenset(), session).send(
+            request_of(b"x" * 20_000_000)
+        )
         assert (reply.status, await reply.read()) == (413, b"large")
         reply.close()
 
@@ -287,7 +361,7 @@ async def test_a_connection_that_is_not_made_in_time_is_given_up(session, reques
 
     monkeypatch.setattr(session.connector, "connect", never)
     with pytest.raises(NotReached) as caught:
-        await anthropic.make("main", "http://127.0.0.1:1", "k", frozenset(), session).send(request_of())
+        await anthropic.make("main", Access("http://127.0.0.1:1", ("k",)), frozenset(), session).send(request_of())
     assert not caught.value.sent
 
 
@@ -429,7 +503,7 @@ async def test_the_environments_proxy_is_not_asked(
         monkeypatch.setenv(name, f"http://{trap.host}")
     upstream.script = lambda c: c.reply(b"{}")
 
-    reply = await anthropic.make("main", upstream.url, "k", frozenset(), session).send(request_of())
+    reply = await anthropic.make("main", Access(upstream.url, ("k",)), frozenset(), session).send(request_of())
 
     assert reply.status == 200
     assert {address[1] for address in trap.connected} == {upstream.port}
@@ -438,7 +512,7 @@ async def test_the_environments_proxy_is_not_asked(
 async def test_the_trap_can_spring(trap: Trap, session, request_of):
     """A control: what the tests above rule out is seen when it happens."""
     with contextlib.suppress(NotReached):
-        await anthropic.make("main", f"http://{trap.host}", "k", frozenset(), session).send(request_of())
+        await anthropic.make("main", Access(f"http://{trap.host}", ("k",)), frozenset(), session).send(request_of())
 
     assert ("127.0.0.1", trap.port) in [tuple(address) for address in trap.connected]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from lumeproxy.upstreams import KINDS, openai
+from lumeproxy.upstreams.base import Access
 from tests.support.upstream import ScriptedUpstream
 
 
 @pytest.mark.parametrize("path", ["/responses", "/chat/completions"])
 async def test_the_key_goes_as_a_bearer_token(session, upstream: ScriptedUpstream, request_of, path):
     upstream.script = lambda c: c.reply(b"{}")
-    made = KINDS["openai"]("main", upstream.url + "/v1", "sk-operator", frozenset(), session)
+    made = KINDS["openai"].make("main", Access(upstream.url + "/v1", ("sk-operator",)), frozenset(), session)
 
     reply = await made.send(request_of(b"{}", ("originator", "codex"), path=path, dialect="openai_chat"))
 
@@ -30,7 +31,7 @@ async def test_the_key_goes_as_a_bearer_token(session, upstream: ScriptedUpstrea
     ("given", "spoken"), [((), {"openai_responses", "openai_chat"}), (("openai_chat",), {"openai_chat"})]
 )
 async def test_it_speaks_both_of_its_apis_unless_the_operator_says_otherwise(session, given, spoken):
-    made = openai.make("main", "", "k", frozenset(given), session)
+    made = openai.make("main", Access(credentials=("k",)), frozenset(given), session)
 
     assert (made.name, made.kind, made.provider, made.takes_encoded) == ("main", "openai", "openai", True)
     assert made.dialects == spoken

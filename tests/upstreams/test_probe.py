@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from lumeproxy.upstreams import anthropic, openai
+from lumeproxy.upstreams.base import Access
 from lumeproxy.upstreams.http import HttpUpstream
 from lumeproxy.upstreams.probe import Probe, date_ms, model_names, probe
 from tests.support.certificate import write_certificate
@@ -28,7 +29,7 @@ Script = Callable[[Connection], Awaitable[None]]
 
 @pytest.fixture
 def made(session, upstream: ScriptedUpstream) -> HttpUpstream:
-    return openai.make("main", upstream.url, SECRET, frozenset(), session)
+    return openai.make("main", Access(upstream.url, (SECRET,)), frozenset(), session)
 
 
 async def asked(upstream: HttpUpstream, clock: FakeClock | None = None, **limits: int) -> Probe:
@@ -59,7 +60,7 @@ def answers(body: bytes = LIST, status: int = 200, bare: int = 401, **headers: s
 async def test_each_kind_is_asked_as_its_provider_wants(session, upstream, kind, target, mine):
     upstream.script = answers()
 
-    await asked(kind.make("main", upstream.url, SECRET, frozenset(), session))
+    await asked(kind.make("main", Access(upstream.url, (SECRET,)), frozenset(), session))
 
     first, second = upstream.received
     assert [(one.method, one.target, one.body) for one in (first, second)] == [("GET", target, b"")] * 2
@@ -202,7 +203,9 @@ async def test_nobody_there_a_closed_connection_and_what_is_no_http_are_told_apa
     for script in (hangs_up, raves):
         upstream.script = script
         told.append(await asked(made))
-    told.append(await asked(openai.make("x", f"http://127.0.0.1:{unused_tcp_port}", SECRET, frozenset(), session)))
+    told.append(
+        await asked(openai.make("x", Access(f"http://127.0.0.1:{unused_tcp_port}", (SECRET,)), frozenset(), session))
+    )
 
     assert [one.error for one in told] == [
         "it closed the connection without an answer",
@@ -217,7 +220,7 @@ async def test_a_name_that_nobody_knows_is_told(session, monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
-    found = await asked(openai.make("x", "http://no-such-host.test", SECRET, frozenset(), session))
+    found = await asked(openai.make("x", Access("http://no-such-host.test", (SECRET,)), frozenset(), session))
 
     assert (found.reachable, found.error) == (False, "the name no-such-host.test can't be resolved")
 
@@ -270,7 +273,7 @@ async def test_a_certificate_that_is_no_good_is_told_with_the_reason(secured, be
     port, certificate = await secured(now_ms + begins * DAY_MS, now_ms + ends * DAY_MS)
     context = ssl.create_default_context(cafile=str(certificate) if trusted else None)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
-        found = await asked(openai.make("x", f"https://127.0.0.1:{port}", SECRET, frozenset(), session))
+        found = await asked(openai.make("x", Access(f"https://127.0.0.1:{port}", (SECRET,)), frozenset(), session))
 
     assert (found.reachable, found.error) == (False, why)
 
@@ -283,7 +286,7 @@ async def test_plain_http_where_tls_was_meant_is_told(session):
 
     async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        found = await asked(openai.make("x", f"https://127.0.0.1:{port}", SECRET, frozenset(), session))
+        found = await asked(openai.make("x", Access(f"https://127.0.0.1:{port}", (SECRET,)), frozenset(), session))
 
     assert (found.reachable, found.error) == (False, "it does not speak TLS as we do; is https right?")
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from lumeproxy.upstreams import openai
-from lumeproxy.upstreams.base import CutShort, Message, NotReached
+from lumeproxy.upstreams.base import Access, CutShort, Message, NotReached
 from lumeproxy.upstreams.websocket import HttpDialer, WebSocketLimits
 from tests.support.upstream import Connection, ScriptedUpstream
 from tests.support.websocket import BINARY, PING, PONG, Peer, SocketProvider, frame
@@ -32,7 +32,9 @@ def provider(upstream: ScriptedUpstream) -> SocketProvider:
 
 @pytest.fixture
 async def dialer(session: aiohttp.ClientSession, upstream: ScriptedUpstream) -> AsyncIterator[HttpDialer]:
-    yield HttpDialer(openai.make("main", upstream.url, "operator-secret", frozenset(), session), session, LIMITS)
+    yield HttpDialer(
+        openai.make("main", Access(upstream.url, ("operator-secret",)), frozenset(), session), session, LIMITS
+    )
 
 
 async def dial(dialer: HttpDialer) -> Any:
@@ -184,7 +186,7 @@ async def test_a_wrong_proof_of_the_handshake_is_refused(dialer: HttpDialer, ups
 async def test_an_upstream_that_hangs_up_stays_silent_or_is_not_there_is_not_reached(
     session: aiohttp.ClientSession, upstream: ScriptedUpstream
 ) -> None:
-    made = openai.make("main", upstream.url, "operator-secret", frozenset(), session)
+    made = openai.make("main", Access(upstream.url, ("operator-secret",)), frozenset(), session)
     short = HttpDialer(made, session, WebSocketLimits(message_bytes=1000, header_bytes=8192, connect_ms=50))
 
     async def hang_up(connection: Connection) -> None:
