@@ -75,6 +75,29 @@ def list_all(tx: Tx) -> list[Account]:
     return [_account(row) for row in rows]
 
 
+def search(tx: Tx, text: str, limit: int, after: str = "") -> list[Account]:
+    """Customers whose name holds a text, by name, those after a name."""
+    rows = tx.execute(
+        f"SELECT {_COLUMNS} FROM accounts WHERE kind = 'customer' AND name > $1 AND instr(name, $2) ORDER BY name LIMIT $3",
+        bound(after, text.lower(), limit),
+    )
+    return [_account(row) for row in rows]
+
+
+def sums(tx: Tx) -> dict[str, int]:
+    """All customers together: how many by status, what they have and what of it is held; nano-USD."""
+    rows = tx.execute(
+        "SELECT status, count(*), sum(balance_nanousd), sum(held_nanousd) FROM accounts WHERE kind = 'customer'"
+        " GROUP BY status"
+    )
+    found = {"active": 0, "suspended": 0, "closed": 0, "balance_nanousd": 0, "held_nanousd": 0}
+    for status, number, balance, held in rows:
+        found[status] = number
+        found["balance_nanousd"] += balance
+        found["held_nanousd"] += held
+    return found
+
+
 def count(tx: Tx) -> int:
     """How many customers there are."""
     found: int = tx.execute("SELECT count(*) FROM accounts WHERE kind = 'customer'").fetchone()[0]

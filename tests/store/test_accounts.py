@@ -136,3 +136,24 @@ def test_the_probe_writes_without_touching_money(tx):
 
     assert tx.total_changes == before + 1
     assert books.sums(tx) == (0, 0)
+
+
+def test_accounts_are_found_by_a_part_of_their_name(tx):
+    for name in ("ann", "anna", "hanna", "bob"):
+        accounts.create(tx, name, 1)
+
+    assert [a.name for a in accounts.search(tx, "ANN", 10)] == ["ann", "anna", "hanna"]
+    assert [a.name for a in accounts.search(tx, "ann", 1, "ann")] == ["anna"]
+    assert [a.name for a in accounts.search(tx, "", 10)] == ["ann", "anna", "bob", "hanna"]
+    assert accounts.search(tx, "%", 10) == accounts.search(tx, "house", 10) == []
+
+
+def test_all_customers_are_summed_without_the_house(tx):
+    for name in ("ann", "bob"):
+        accounts.create(tx, name, 1)
+    ledger.grant(tx, "ann", 5, "", None, 1)
+    accounts.set_status(tx, "bob", "suspended", "x", 1)
+
+    assert accounts.sums(tx) == {
+        "active": 1, "suspended": 1, "closed": 0, "balance_nanousd": 5, "held_nanousd": 0,
+    }  # fmt: skip
