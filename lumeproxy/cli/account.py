@@ -11,14 +11,14 @@ import click
 
 from lumeproxy.cli.key import key_limits, state
 from lumeproxy.cli.limits import arguments, rate_options, told
-from lumeproxy.cli.output import Amount, NewName, Text, amounts, dollars, emit_json, table, when
+from lumeproxy.cli.output import Amount, NewName, Text, amounts, dollars, emit_json, say_secret, table, when
 from lumeproxy.cli.reach import Reach, data_options
 from lumeproxy.clock import Clock
 
 
 @click.group()
 def account() -> None:
-    """Accounts: create, list, show, limit, suspend, resume, close."""
+    """Accounts: create, list, show, limit, suspend, resume, close; admin, link."""
 
 
 @account.command()
@@ -132,6 +132,37 @@ def close(name: str, yes: bool, data: Path | None, config: Path | None, as_json:
                 return 1
     _change("account.close", reach, name=name)
     return 0
+
+
+@account.command()
+@click.argument("name")
+@click.option("--revoke", is_flag=True, help="Make it a user's account again.")
+@data_options
+def admin(name: str, revoke: bool, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Let an account see and change all others on the pages; it signs in there by a password or a link."""
+    reach = Reach(data, config, as_json)
+    changed = reach.run("account.admin", name=name, admin=not revoke)
+    if reach.as_json:
+        emit_json(changed)
+    elif revoke:
+        click.echo(f"Account {changed['account']} is a user's.")
+    else:
+        click.echo(f"Account {changed['account']} is an operator's. Sign in: " + reach.hint(f"account link {name}"))
+
+
+@account.command()
+@click.argument("name")
+@data_options
+def link(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Print a link that signs an account in on the pages, once, within a day."""
+    reach = Reach(data, config, as_json)
+    made = reach.run("account.link", name=name)
+    if made["url"].startswith("/"):  # no server runs that could say where it is reached
+        made["url"] = (reach.configured_url() or "http://127.0.0.1:8787") + made["url"]
+    if reach.as_json:
+        emit_json(made)
+    else:
+        say_secret(made["url"])
 
 
 def on_terminal() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import sys
 
 import pytest
@@ -155,3 +156,25 @@ def test_nobody_is_asked_of_a_closed_account_nor_without_a_terminal(cli: Cli, mo
 
     assert cli.json("account", "close", "ann")["status"] == "closed"
     assert cli("account", "close", "ann").status == 0
+
+
+def test_an_account_becomes_an_operators_and_a_users_again(either: Cli):
+    either("account", "create", "olga")
+
+    told = either("account", "admin", "olga")
+    assert (told.status, "Account olga is an operator's. Sign in: " in told.out) == (0, True)
+    assert "account link olga" in told.out
+    assert either.json("account", "admin", "olga", "--revoke")["role"] == "user"
+    assert either("account", "admin", "olga", "--revoke").out == "Account olga is a user's.\n"
+    assert either("account", "admin", "nobody").status == 1
+
+
+def test_a_link_names_the_server_and_stands_alone_on_its_line(either: Cli):
+    either("account", "create", "lena")
+
+    told = either("account", "link", "lena")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/sign-in/link\?token=[0-9a-f]{48}\n", told.out)
+    made = either.json("account", "link", "lena")
+    assert (made["account"], made["url"] in told.out) == ("lena", False)
+    either("account", "suspend", "lena", "--reason", "x")
+    assert either("account", "link", "lena").err.endswith("The account lena is suspended; it can't sign in.\n")

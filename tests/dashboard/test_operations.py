@@ -80,8 +80,10 @@ async def test_there_is_no_other_operation(operations: Operations):
 
 async def test_what_changes_something_is_no_read(operations: Operations):
     assert sorted(set(operations._table) - READS) == [
-        "account.close", "account.create", "account.limit", "account.resume", "account.suspend", "backup.run",
-        "credit.grant", "key.create", "key.limit", "key.revoke", "key.rotate",
+        "account.admin", "account.close", "account.create", "account.erase", "account.limit", "account.link",
+        "account.note", "account.password", "account.register", "account.resume", "account.suspend", "backup.run",
+        "code.create", "code.redeem", "code.withdraw", "credit.grant", "key.create", "key.limit", "key.revoke",
+        "key.rotate", "session.end", "terms.accept",
     ]  # fmt: skip
 
 
