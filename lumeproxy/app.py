@@ -22,7 +22,6 @@ from structlog.typing import FilteringBoundLogger
 
 from lumeproxy import logs
 from lumeproxy.background import background
-from lumeproxy.clients.script import render
 from lumeproxy.clock import Clock
 from lumeproxy.compose import (
     base_url,
@@ -31,7 +30,6 @@ from lumeproxy.compose import (
     listen,
     make_admission,
     make_exchange_limits,
-    make_hosts,
     make_loop,
     make_names,
     make_pace,
@@ -48,17 +46,16 @@ from lumeproxy.dialects import DIALECTS
 from lumeproxy.discovery import Discovery
 from lumeproxy.errors import ConfigError, LumeError
 from lumeproxy.fleet import RunningFleet, make_dispatcher
+from lumeproxy.front import make_pages, make_site, required_terms
 from lumeproxy.greeting import Hint, Start, first_account, greet, make_offer, make_start, tell_stop, warn
 from lumeproxy.proxy.address import Addresses
 from lumeproxy.proxy.auth import Auth
 from lumeproxy.proxy.call import Books
 from lumeproxy.proxy.door import Runner
 from lumeproxy.proxy.exchange import Exchange
-from lumeproxy.proxy.free import Counts, Models
+from lumeproxy.proxy.free import Models
 from lumeproxy.proxy.guessing import Guesses
 from lumeproxy.proxy.live import Cause, LiveCalls
-from lumeproxy.proxy.scripts import Scripts
-from lumeproxy.proxy.site import Site
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
 from lumeproxy.store import accounts, keys, ledger
@@ -170,7 +167,7 @@ async def running(
         patience, every_ms = make_patience(settings), settings.limits.checkpoint_ms
         live = LiveCalls(clock, patience, checkpoint_ms=every_ms, keep=lambda rows: _keep(database, rows))
         guesses = Guesses(clock, per_minute=settings.limits.failed_keys_per_minute)
-        auth = Auth(database, clock, guesses, on_block=lambda address: log.warning("guessing", address=address))
+        auth = Auth(database, clock, guesses, on_block=_told(log), terms=required_terms(settings, url))
         changed = asyncio.Event()
         dispatcher = await make_dispatcher(settings, upstreams, database, clock, log)
         books = Books(database, admission, clock, log, set())
@@ -196,15 +193,14 @@ async def running(
         reload = Reload(signals.load, environ, session, books, dispatcher, models, log)
         discovery = Discovery(settings, books, models, clock, log)
         await stack.enter_async_context(background(reload.whenever(signals.hangup, settings), discovery.forever()))
-        scripts, counts = Scripts(render, Addresses(settings.server.trusted_proxies)), Counts(exchange)
-        websockets, hosts = make_websockets(settings, exchange), make_hosts(settings)
-        site = Site(
-            exchange=exchange, counts=counts, models=models, websockets=websockets, scripts=scripts, hosts=hosts
-        )
+        websockets = make_websockets(settings, exchange)
+        pages = make_pages(settings, operations, books, live, guesses, models)
+        site = make_site(settings, exchange, models, websockets, pages)
         limits = settings.limits
         runner = Runner(site.application(DIALECTS), log, header_bytes=limits.header_bytes, head_ms=limits.head_ms)
         stack.push_async_callback(_stop, runner, live, settings.server.drain_s, signals.hurry, log)
         stack.callback(websockets.stop)
+        stack.callback(pages.end)
         await _open_doors(runner, sockets, tls, settings.server.host)
         warn(log, settings, admission, names, config, clock.now_ms())
         offer = make_offer(admission, names, upstreams, clock.now_ms())
@@ -235,6 +231,11 @@ async def _recover(database: Database, clock: Clock, log: FilteringBoundLogger) 
 def _keep(database: Database, rows: list[tuple[str, ledger.CheckPoint]]) -> None:
     """Hand checkpoints to the writer; nobody waits for them, and a failed one is followed by the next."""
     database.submit_urgent(ledger.checkpoint, rows).add_done_callback(unattended)
+
+
+def _told(log: FilteringBoundLogger) -> Callable[[str], None]:
+    """Writes down which address is blocked for trying out keys."""
+    return lambda address: log.warning("guessing", address=address)
 
 
 def _changed(auth: Auth, changed: asyncio.Event) -> None:

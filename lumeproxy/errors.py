@@ -8,6 +8,7 @@ a message may be logged and is shown to the caller.
     │   ├── Unauthorized       401  no, unknown, malformed, expired or revoked key
     │   │   └── ForeignCredential   a provider's own key or login token reached us
     │   ├── AccountSuspended   403
+    │   │   └── TermsNotAccepted    the operator asks for it before the first call
     │   ├── OutOfCredit        402 (OpenAI dialects: 429, which Codex shows best)
     │   │   └── BudgetSpent         what the key may spend in a period, not what its account has
     │   ├── ModelNotFound      404  no route, not allowed for the key, or without a price
@@ -73,6 +74,12 @@ class AccountSuspended(CallerError):
 
     status = 403
     code = "account_suspended"
+
+
+class TermsNotAccepted(AccountSuspended):
+    """The account has not accepted the operator's terms yet, or not those in force; the text says where it can."""
+
+    code = "terms_not_accepted"
 
 
 class OutOfCredit(CallerError):

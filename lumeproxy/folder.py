@@ -123,3 +123,17 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise ConfigError(f"The data folder {path} names a user that does not exist; write out its path.") from None
+
+
+def anchored(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The document with the paths of files that it names taken from its own folder, wherever the process was started."""
+    server, upstreams = tree.get("server"), tree.get("upstreams")
+    tables = [server, tree.get("dashboard"), *(upstreams.values() if isinstance(upstreams, dict) else ())]
+    for table in tables:
+        for name in ("tls_certificate", "tls_key", "api_key_file", "terms_file", "privacy_file"):
+            given = table.get(name) if isinstance(table, dict) else None
+            if isinstance(given, str) and given:
+                table[name] = folder / Path(given).expanduser()
+            elif isinstance(given, list):
+                table[name] = [folder / Path(one).expanduser() if isinstance(one, str) else one for one in given]
+    return tree

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from lumeproxy.binding import check_binding
 from lumeproxy.errors import ConfigError
-from lumeproxy.folder import ENV_PREFIX, config_file, configures, data_folder
+from lumeproxy.folder import ENV_PREFIX, anchored, config_file, configures, data_folder
 
 # pydantic's kinds of faults in plain words; anything else is told in its own.
 PLAIN_WORDS = {
@@ -216,6 +216,21 @@ class Limits(_Section):
     websockets_per_account: NotNegativeInt = 200
 
 
+class Dashboard(_Section):
+    """The web pages: who may make an account there, how long one stays signed in, and the operator's own texts."""
+
+    registration: Literal["closed", "invite", "open"] = "closed"
+    registrations_per_minute: NotNegativeInt = 3
+    session_hours: Annotated[int, Field(gt=0, le=8760)] = 720
+    password_chars: Annotated[int, Field(ge=8, le=64)] = 10
+    keys_of_account: PositiveInt = 50
+    streams_of_account: PositiveInt = 4
+    terms_file: OptionalPath = None
+    privacy_file: OptionalPath = None
+    terms_version: Annotated[str, Field(min_length=1, max_length=64)] = "1"
+    terms_required: bool = False
+
+
 class Log(_Section):
     """What is written to standard error; never content, never a key."""
 
@@ -238,6 +253,7 @@ class Settings(BaseSettings):
     prices: dict[str, ModelPrice] = {}
     billing: Billing = Billing()
     limits: Limits = Limits()
+    dashboard: Dashboard = Dashboard()
     log: Log = Log()
 
 
@@ -256,7 +272,7 @@ def load(
     """
     folder = data_folder(data, config, environ)
     file = config_file(config, folder, environ)
-    tree = _anchored(_read_toml(file), file.parent.absolute()) if file is not None else {}
+    tree = anchored(_read_toml(file), file.parent.absolute()) if file is not None else {}
     _refuse_unknown_variables(environ)
     if not isinstance(tree.get("server", {}), dict):  # the data folder is put into it
         raise ConfigError(f"The setting server in {file} is wrong: {PLAIN_WORDS['dict_type']}.")
@@ -334,20 +350,6 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"The configuration file {file} can't be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid TOML: {error}.") from None
-
-
-def _anchored(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The document with the paths of files that it names taken from its own folder, wherever the process was started."""
-    server, upstreams = tree.get("server"), tree.get("upstreams")
-    tables = [server, *(upstreams.values() if isinstance(upstreams, dict) else ())]
-    for table in tables:
-        for name in ("tls_certificate", "tls_key", "api_key_file"):
-            given = table.get(name) if isinstance(table, dict) else None
-            if isinstance(given, str) and given:
-                table[name] = folder / Path(given).expanduser()
-            elif isinstance(given, list):
-                table[name] = [folder / Path(one).expanduser() if isinstance(one, str) else one for one in given]
-    return tree
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:

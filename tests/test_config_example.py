@@ -26,6 +26,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "prices": (settings.ModelPrice, TREE["prices"]["my-model-*"]),
     "billing": (settings.Billing, TREE["billing"]),
     "limits": (settings.Limits, TREE["limits"]),
+    "dashboard": (settings.Dashboard, TREE["dashboard"]),
     "log": (settings.Log, TREE["log"]),
 }
 

@@ -23,6 +23,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
         (errors.OutOfCredit, 402, "out_of_credit", True),
         (errors.BudgetSpent, 402, "budget_spent", True),
         (errors.AccountSuspended, 403, "account_suspended", True),
+        (errors.TermsNotAccepted, 403, "terms_not_accepted", True),
         (errors.ModelNotFound, 404, "model_not_found", True),
         (errors.NotFound, 404, "not_found", True),
         (errors.BodyTimeout, 408, "body_timeout", False),

@@ -26,7 +26,7 @@ LAYERS = [
     {"proxy", "dashboard", "clients"},
     {"compose"},
     {"fleet"},
-    {"reload", "greeting", "discovery"},
+    {"reload", "greeting", "discovery", "front"},
     {"app"},
     {"doctor"},  # looks at everything, and starts a server of its own where none runs
     {"cli"},
@@ -34,12 +34,15 @@ LAYERS = [
 ]
 # Where a foreign package may be imported, by the first part of our module's name.
 ALLOWED = {
-    "aiohttp": {"app", "compose", "reload", "upstreams", "proxy", "dashboard", "doctor"},
+    "aiohttp": {"app", "compose", "reload", "front", "upstreams", "proxy", "dashboard", "doctor"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "pydantic": {"settings"},
     "pydantic_settings": {"settings"},
     "genai_prices": {"core"},
+    "jinja2": {"dashboard"},
+    "markupsafe": {"dashboard"},
+    "argon2": {"dashboard"},
     "click": {"cli"},
     "tomlkit": {"clients"},
     "structlog": {"logs", "app", "compose", "fleet", "discovery", "greeting", "reload", "proxy", "dashboard"},

@@ -182,13 +182,17 @@ class Admission:
 
     def is_priced(self, model: str, at_ms: int) -> bool:
         """Whether a model has a route, and a price at one of its upstreams."""
+        return self.usual_price(model, at_ms) is not None
+
+    def usual_price(self, model: str, at_ms: int) -> Price | None:
+        """The price of a model at the first of its upstreams that has one, under the usual terms."""
         model, routes = self.routing.resolve(model)
-        return any(
+        prices = (
             self.price(model, route.model_at(upstream.name) or model, upstream.provider, at_ms, STANDARD_TERMS)
-            is not None
             for route in routes
             for upstream in self._serving(route, model)
         )
+        return next((price for price in prices if price is not None), None)
 
     def price(self, asked: str, upstream_model: str, provider: str | None, at_ms: int, terms: Terms) -> Price | None:
         """The price in force for a model under these terms, None when there is none."""

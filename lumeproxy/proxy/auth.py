@@ -8,13 +8,14 @@ once and a call costs no query. Must not know dialects, credit or routes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from lumeproxy.clock import Clock
 from lumeproxy.core import apikey
 from lumeproxy.core.patterns import first_match
-from lumeproxy.errors import AccountSuspended, ForeignCredential, RateLimited, Unauthorized
+from lumeproxy.errors import AccountSuspended, ForeignCredential, RateLimited, TermsNotAccepted, Unauthorized
 from lumeproxy.proxy.guessing import Guesses
-from lumeproxy.store import keys
+from lumeproxy.store import keys, people
 from lumeproxy.store.database import Database
 from lumeproxy.store.keys import StoredKey
 
@@ -34,6 +35,14 @@ _FOREIGN = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The version of the operator's terms that must be accepted, and where that is done."""
+
+    version: str
+    url: str
+
+
 class Auth:
     """Checks keys; one instance a server."""
 
@@ -44,14 +53,18 @@ class Auth:
         guesses: Guesses | None = None,
         *,
         on_block: Callable[[str], None] = lambda _address: None,
+        terms: Terms | None = None,
     ) -> None:
-        """`on_block` is told an address that has just been blocked for trying out keys."""
+        """`on_block` is told an address that has just been blocked for trying out keys; `terms` are what an account must
+        have accepted, None for nothing."""
         self._database = database
         self._clock = clock
         self._guesses = guesses or Guesses(clock, per_minute=0)
         self._on_block = on_block
         self._ids: tuple[int, frozenset[str]] | None = None
         self._known: dict[str, StoredKey] = {}
+        self._terms = terms
+        self._bound: set[int] = set()  # accounts known to have accepted them
         self._generation = 0
 
     @property
@@ -63,6 +76,7 @@ class Auth:
     def forget(self) -> None:
         """Drop what is remembered, after any change of a key or an account."""
         self._known.clear()
+        self._bound.clear()
         self._generation += 1
 
     async def caller(self, headers: Mapping[str, str], whence: Callable[[], str] = str) -> StoredKey:
@@ -74,17 +88,27 @@ class Auth:
         text = _presented(headers)
         remembered = self._known.get(apikey.id_in(text))
         if remembered is not None and apikey.verify(text, remembered.sha256) and self._in_force(remembered):
-            return _active(remembered)
+            return await self._accepted(_active(remembered))
         address = whence()
         wait_s = self._guesses.wait_s(address)
         if wait_s and apikey.parse(text) not in await self._all_ids():
             raise RateLimited("Too many wrong API keys came from this address; please wait.", retry_after_s=wait_s)
         try:
-            return await self._looked_up(text, remembered)
+            return await self._accepted(await self._looked_up(text, remembered))
         except Unauthorized:
             if self._guesses.failed(address):
                 self._on_block(address)
             raise
+
+    async def _accepted(self, key: StoredKey) -> StoredKey:
+        """The key, if its account has accepted what it must."""
+        if self._terms is not None and key.account_id not in self._bound:
+            generation = self._generation
+            if not await self._database.read(people.has_accepted, key.account_id, self._terms.version):
+                raise TermsNotAccepted(f"Accept the terms first: sign in at {self._terms.url}.")
+            if generation == self._generation:
+                self._bound.add(key.account_id)
+        return key
 
     async def _all_ids(self) -> frozenset[str]:
         """The ids of all keys, read once after each change, and only while somebody is guessing."""

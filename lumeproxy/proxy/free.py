@@ -144,6 +144,11 @@ class Models:
         """Take in what has been discovered."""
         self.offer(self._exchange.books.admission, self.names)
 
+    @property
+    def listed(self) -> Sequence[str]:
+        """All that is listed, whatever a key may use."""
+        return self._all
+
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """The models that the key may use."""
         key = await self._exchange.caller(request)

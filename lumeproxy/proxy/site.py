@@ -6,7 +6,7 @@ The dialect is known from the path before anything can fail. Must not know what 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
@@ -52,7 +52,8 @@ _HOME = (
 
 
 class Site:
-    """Routes and error answers; `hosts` are the Host names that are answered, None for any."""
+    """Routes and error answers; `hosts` are the Host names that are answered, None for any. `pages` are more routes, of the
+    dashboard; the page at / is for browsers, everything else gets a text there."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Site:
         websockets: WebSockets,
         scripts: Scripts,
         hosts: frozenset[str] | None,
+        pages: Iterable[tuple[str, str, Handler]] = (),
     ) -> None:
         self._exchange = exchange
         self._websockets = websockets
@@ -70,6 +72,8 @@ class Site:
         self._models = models
         self._scripts = scripts
         self._hosts = hosts
+        self._pages = {(method, path): handler for method, path, handler in pages}
+        self._front = self._pages.pop(("GET", "/"), None)
         self._clock = exchange.books.clock
         self._log = exchange.books.log
 
@@ -98,6 +102,8 @@ class Site:
         add("GET", "/", self._guarded(self._home, any_host=True))
         add("GET", "/healthz", self._guarded(self._ok, any_host=True))
         add("GET", "/readyz", self._guarded(self._ready, any_host=True))
+        for (method, path), handler in self._pages.items():
+            add(method, path, self._guarded(handler))
         add("*", "/{path:.*}", self._guarded(self._nothing_here))
         return app
 
@@ -180,7 +186,10 @@ class Site:
     async def _ok(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(text="ok\n")
 
-    async def _home(self, _request: web.Request) -> web.StreamResponse:
+    async def _home(self, request: web.Request) -> web.StreamResponse:
+        if self._front is not None and "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+            self._check_host(request)
+            return await self._front(request)
         return web.Response(text=_HOME)
 
     async def _ready(self, _request: web.Request) -> web.StreamResponse:

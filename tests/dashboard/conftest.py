@@ -10,6 +10,7 @@ import pytest
 from lumeproxy.dashboard.operations import Operations
 from lumeproxy.store.audit import audit
 from lumeproxy.store.database import Database
+from tests.dashboard.browser import Site, site
 from tests.support.clock import FakeClock
 
 
@@ -32,3 +33,10 @@ def changes() -> list[str]:
 def operations(database: Database, clock: FakeClock, changes: list[str]) -> Operations:
     """Operations under a clock that stands."""
     return Operations(database, clock, on_change=lambda: changes.append("changed"), base_url="http://here:1")
+
+
+@pytest.fixture
+async def pages(tmp_path: Path) -> AsyncIterator[Site]:
+    """A running server whose pages are looked at; its books must be in order in the end."""
+    async with site(tmp_path) as made:
+        yield made
