@@ -67,6 +67,7 @@ def make_pages(
             streams_of_account=rules.streams_of_account,
         ),
         address=address,
+        url=Scripts(render, addresses).url,
         house=House(
             running=lambda: len(live),
             folder=settings.server.data,

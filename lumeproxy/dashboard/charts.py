@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 WIDE, NARROW = (760, 220), (340, 200)
 SERIES = 6  # colours of the style sheet; the last is for the rest
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 4, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 4, 10, 24
 _STEPS = (1, 2, 5)
 _LINES = 4  # of the grid, at most
 

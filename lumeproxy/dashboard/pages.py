@@ -91,8 +91,8 @@ class Pages:
         new_token = await self._recognise(visit)
         if route.method == "POST":
             visit.form = await _form(visit.request)
-            expected = tokens.form_token(visit.token)
-            if not tokens.is_own_form(visit.request.headers, visit.form.pop("token", ""), expected):
+            sent, expected = visit.form.pop("token", ""), tokens.form_token(visit.token)
+            if not tokens.is_own_form(visit.request.headers, visit.base_url, sent, expected):
                 raise NotYours(
                     "This form has grown old, or does not come from here. Go back, reload the page, try again."
                 )

@@ -99,10 +99,7 @@ def day_table(columns: list[str], series: list[Series]) -> list[tuple[str, list[
 
 def axis_usd(nanousd: int) -> str:
     """Dollars in as few characters as tell it."""
-    for digits in (0, 1, 2, 3, 4):
-        if nanousd % 10 ** (9 - digits) == 0:
-            return usd(nanousd, digits)
-    return usd(nanousd, 4)
+    return usd(nanousd, next((digits for digits in range(6) if nanousd % 10 ** (9 - digits) == 0), 6))
 
 
 ROUTES = (Route("GET", "/", Access.USER, show),)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -53,10 +52,16 @@ def form_token(token: str) -> str:
     return hashlib.sha256(b"form:" + token.encode()).hexdigest() if token else ""
 
 
-def is_own_form(headers: Mapping[str, str], sent: str, expected: str) -> bool:
-    """Whether a form comes from a page of ours: by its token, and by what the browser says of its origin."""
+def is_own_form(headers: Mapping[str, str], own_url: str, sent: str, expected: str) -> bool:
+    """Whether a form comes from a page of ours: by its token, and by what the browser says of its origin. Only the host is
+    compared, since a proxy in front may not say that it ends TLS."""
     site = headers.get("Sec-Fetch-Site", "same-origin")
     origin = headers.get("Origin")
-    if site != "same-origin" or (origin is not None and urlsplit(origin).netloc != headers.get("Host", "")):
+    if site != "same-origin" or (origin is not None and _host(origin) != _host(own_url)):
         return False
     return bool(expected) and hmac.compare_digest(sent.encode("utf-8", "replace"), expected.encode())
+
+
+def _host(url: str) -> str:
+    """What follows the scheme, of an address without a path."""
+    return url.partition("://")[2]

@@ -102,8 +102,8 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What serves every page. `address` tells a client's address; `waiting` counts the pages of each account that wait for
-    a call, which `ending` ends."""
+    """What serves every page. `address` tells a client's address, `url` ours as the client wrote it; `waiting` counts
+    the pages of each account that wait for a call, which `ending` ends."""
 
     database: Database
     operations: Operations
@@ -116,6 +116,7 @@ class Desk:
     registrations: Throttle
     rules: Rules
     address: Callable[[web.BaseRequest], str]
+    url: Callable[[web.BaseRequest], str]
     house: House
     ending: asyncio.Event
     waiting: Counter[int]
@@ -154,7 +155,7 @@ class Visit:
     @property
     def base_url(self) -> str:
         """Where this browser reaches the server, which is what its owner's tools should be told."""
-        return f"{'https' if self.desk.rules.secure else 'http'}://{self.request.host}"
+        return self.desk.url(self.request)
 
     @property
     def now_ms(self) -> int:

@@ -29,7 +29,7 @@ class Scripts:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One script. Raises NotFound, InvalidRequest for a Host that can't be put into one."""
         try:
-            text = self._render(request.match_info["script"], self._url(request))
+            text = self._render(request.match_info["script"], self.url(request))
         except Refused:
             raise InvalidRequest("The Host of this request is no address that a set-up could name.") from None
         if text is None:
@@ -38,7 +38,8 @@ class Scripts:
         headers = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
         return web.Response(text=text, content_type="text/plain", headers=headers)
 
-    def _url(self, request: web.Request) -> str:
+    def url(self, request: web.BaseRequest) -> str:
+        """The address that the request came by."""
         host, scheme = request.headers.get(hdrs.HOST, ""), request.scheme
         if self._addresses.trusts(request.remote):
             host = request.headers.get(FORWARDED_HOST, host)

@@ -258,5 +258,9 @@ async def test_behind_tls_the_cookies_are_for_this_host_only(tmp_path: Path):
         user = await behind.user()
 
         assert set(user.cookies) == {"__Host-lume_session", "__Host-lume_visit"}
-        page = await user.get("/connect", Host="lume.example.org")
+        told = {"X-Forwarded-Host": "lume.example.org", "X-Forwarded-Proto": "https"}
+        page = await user.get("/connect", Host="inside", **told)
         assert "https://lume.example.org/v1" in page.text
+        ours = {**told, "Host": "inside", "Origin": "https://lume.example.org"}
+        assert (await user.post("/keys", ours, name="a")).status == 200
+        assert (await user.post("/keys", {**ours, "Origin": "https://inside"}, name="a")).status == 403

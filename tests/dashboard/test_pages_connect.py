@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ async def test_the_lines_name_the_address_that_the_browser_came_by(pages: Site):
 
     assert f"ANTHROPIC_BASE_URL={pages.lume.url} ANTHROPIC_AUTH_TOKEN=$LUME_KEY claude" in page.told
     assert f'base_url = "{pages.lume.url}/v1"' in page.told
+    scripts = re.findall(r"http://\S+(/setup/\S+\.(?:sh|ps1))", page.told)
+    assert len(scripts) == 6
+    for script in scripts:
+        assert (await pages.browser().get(script)).status == 200
     assert pages.lume.key not in page.text
     assert f'data-calls="/connect/calls?since={pages.clock.now_ms()}"' in page.text
 

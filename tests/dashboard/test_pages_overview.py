@@ -39,7 +39,14 @@ def test_costs_are_laid_out_by_day_with_a_table_of_the_same_figures():
 
 @pytest.mark.parametrize(
     ("nanousd", "told"),
-    [(0, "$0"), (5 * DOLLAR, "$5"), (DOLLAR // 2, "$0.5"), (200_000, "$0.0002"), (20_000, "<$0.0001")],
+    [
+        (0, "$0"),
+        (5 * DOLLAR, "$5"),
+        (DOLLAR // 2, "$0.5"),
+        (200_000, "$0.0002"),
+        (50_000, "$0.00005"),
+        (20, "<$0.000001"),
+    ],
 )
 def test_the_grid_tells_dollars_in_few_characters(nanousd, told):
     assert overview.axis_usd(nanousd) == told

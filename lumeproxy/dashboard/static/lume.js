@@ -4,6 +4,13 @@
 
 document.documentElement.classList.add("js");
 
+// On a phone the pages' names stand in one line that can be moved: the current one is brought into sight.
+const current = document.querySelector("nav [aria-current]");
+if (current) {
+  const row = current.parentElement;
+  row.scrollLeft = current.offsetLeft - (row.clientWidth - current.offsetWidth) / 2;
+}
+
 for (const button of document.querySelectorAll("[data-copy]")) {
   const text = button.parentElement.querySelector("code").textContent;
   const label = button.textContent;
