@@ -20,6 +20,14 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# A browser, its driver and the accessibility rules, for the pages' own end-to-end test; without them it is skipped.
+$(VENV)/.browser: $(VENV)/.dev
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'playwright>=1.65,<2'
+	@npm install --silent --no-fund --no-audit --prefix $(VENV)/axe axe-core@4
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+		echo "No Chromium: install it, so that the pages' test can run"
+	@touch $@
+
 install: $(VENV)/.dev ## create .venv with everything for development
 
 run: $(VENV)/.run ## serve (options: make run ARGS="--port 9000")
@@ -43,7 +51,7 @@ cover: $(VENV)/.dev ## run the tests and ask for 95 % coverage of core, dialects
 	@$(BIN)/python -m pytest --cov=lumeproxy.core --cov=lumeproxy.dialects --cov=lumeproxy.store \
 		--cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
 
-e2e: $(VENV)/.dev ## run the real clients through the proxy (needs ../shared, node and npm)
+e2e: $(VENV)/.dev $(VENV)/.browser ## run the real clients and a browser through the proxy (needs ../shared, node and npm)
 	@SHARED="$(abspath $(SHARED))" $(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
 
 faults: $(VENV)/.dev ## inject faults into a running server and print what came of it (needs strace)

@@ -9,14 +9,13 @@ from aiohttp import web
 
 from lumeproxy.core.limits import day_of
 from lumeproxy.dashboard import charts
-from lumeproxy.dashboard.pages_overview import axis_usd, by_day, day_table, since_days
+from lumeproxy.dashboard.pages_overview import SHOWN_DAYS, axis_usd, by_day, day_table, since_days, spans_of
 from lumeproxy.dashboard.pages_usage import listed, one_call
 from lumeproxy.dashboard.route import Access, Route
 from lumeproxy.dashboard.visit import Visit
 from lumeproxy.store import accounts, reports
 from lumeproxy.store.database import FILE_NAME, Tx
 
-SHOWN_DAYS = 30
 DEAREST = 10
 
 
@@ -27,19 +26,20 @@ async def show(visit: Visit) -> web.StreamResponse:
 
     def gather(tx: Tx) -> dict[str, Any]:
         return {
-            "spans": {days: reports.sums(tx, since_days(None, today, days))[0] for days in (1, 7, SHOWN_DAYS)},
             "customers": accounts.sums(tx),
-            "costs": reports.by_day_and_model(tx, month),
-            "upstreams": reports.by(tx, "upstream", month),
+            "rows": reports.grid(tx, month),
             "dearest": reports.dearest(tx, today - SHOWN_DAYS + 1, DEAREST),
         }
 
     found = await visit.read(gather)
-    columns, series = by_day(found.pop("costs"), today, SHOWN_DAYS)
+    rows = found.pop("rows")
+    columns, series = by_day(rows, today, SHOWN_DAYS)
     house = visit.desk.house
     return visit.page(
         "house.html",
         **found,
+        spans=spans_of(rows, today),
+        upstreams=reports.by(rows, "upstream"),
         running=house.running(),
         megabytes=_bytes(house.folder) // 1_000_000,
         unpriced=[priced.model for priced in house.prices() if priced.price is None],

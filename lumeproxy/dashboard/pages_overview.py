@@ -27,22 +27,23 @@ async def show(visit: Visit) -> web.StreamResponse:
     which = since_days(account_id, today, SHOWN_DAYS)
 
     def gather(tx: Tx) -> dict[str, Any]:
-        spans = {days: reports.sums(tx, since_days(account_id, today, days))[0] for days in (1, 7, SHOWN_DAYS)}
         return {
             "balance": ledger.balance(tx, name),
-            "spans": spans,
-            "models": reports.by(tx, "model", which),
-            "costs": reports.by_day_and_model(tx, which),
+            "rows": reports.grid(tx, which),
             "newest": reports.calls(tx, Filter(account_id=account_id), 6)[0],
             "first_day": reports.first_day(tx, account_id),
         }
 
     found = await visit.read(gather)
-    burn = burn_per_day(found["spans"][BURN_DAYS]["cost_nanousd"], found.pop("first_day"), today)
-    columns, series = by_day(found.pop("costs"), today, SHOWN_DAYS)
+    rows = found.pop("rows")
+    spans = spans_of(rows, today)
+    burn = burn_per_day(spans[BURN_DAYS]["cost_nanousd"], found.pop("first_day"), today)
+    columns, series = by_day(rows, today, SHOWN_DAYS)
     return visit.page(
         "overview.html",
         **found,
+        spans=spans,
+        models=reports.by(rows, "model"),
         burn=burn,
         lasts=lasts_days(found["balance"].available_nanousd, burn),
         chart=charts.stacked("cost", f"Cost by day and model, last {SHOWN_DAYS} days", columns, series, axis_usd),
@@ -55,6 +56,11 @@ async def show(visit: Visit) -> web.StreamResponse:
 def since_days(account_id: int | None, today: int, days: int) -> Filter:
     """Calls of the last days, today included."""
     return Filter(account_id=account_id, since_ms=(today - days + 1) * DAY_MS)
+
+
+def spans_of(rows: list[dict[str, Any]], today: int) -> dict[int, dict[str, int]]:
+    """The sums of today, a week and SHOWN_DAYS from a grid of as many days."""
+    return {days: reports.added(rows, today - days + 1) for days in (1, BURN_DAYS, SHOWN_DAYS)}
 
 
 def burn_per_day(spent_nanousd: int, first_day: int | None, today: int) -> int:
@@ -71,13 +77,13 @@ def lasts_days(available_nanousd: int, burn_nanousd: int) -> int | None:
     return available_nanousd // burn_nanousd
 
 
-def by_day(costs: list[tuple[int, str, int]], today: int, days: int) -> tuple[list[str], list[Series]]:
-    """Dates, and a series of costs for each model, those that cost little together."""
+def by_day(rows: list[dict[str, Any]], today: int, days: int) -> tuple[list[str], list[Series]]:
+    """Dates, and a series of costs for each model of a grid, those that cost little together."""
     first = today - days + 1
     values: dict[str, list[int]] = {}
-    for day, model, cost in costs:
-        if first <= day <= today and cost:
-            values.setdefault(model, [0] * days)[day - first] += cost
+    for row in rows:
+        if first <= row["day"] <= today and row["cost_nanousd"]:
+            values.setdefault(row["model"], [0] * days)[row["day"] - first] += row["cost_nanousd"]
     series = [Series(model, tuple(of_days)) for model, of_days in values.items()]
     return [date_of(day)[5:] for day in range(first, today + 1)], charts.ranked(series, "other models")
 

@@ -49,16 +49,17 @@ async def listed(visit: Visit, account_id: int | None, path: str) -> web.Respons
 
     def gather(tx: Tx) -> dict[str, Any]:
         found, following = reports.calls(tx, which, PAGE_CALLS, at)
-        sums, whole = reports.sums(tx, which)
+        rows = reports.grid(tx, which, finer=False) if which.in_days else []
+        sums, whole = (reports.added(rows), True) if which.in_days else reports.sums(tx, which)
         of_period = Asked(days=asked.days).filter(account_id, visit.now_ms)
         return {
             "records": found,
             "following": filters.text_of(following) if following else "",
             "sums": sums,
             "whole": whole,
-            "models": sorted(row["model"] for row in reports.by(tx, "model", of_period)),
+            "models": reports.models(tx, of_period),
             "keys": {key.id: key.name for key in keys.list_all(tx, visit.me.name)} if path == "/usage" else {},
-            "days": reports.by(tx, "day", which) if which.in_days else [],
+            "days": rows,
             "waits": reports.waits(tx, which),
         }
 

@@ -6,6 +6,7 @@ SCANNED records of the time asked for, so that a page over ten million records a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ from lumeproxy.store.database import Tx, bound
 from lumeproxy.store.days import FAILED, SUMMED
 from lumeproxy.store.usage import SHOWN
 
-SCANNED = 20_000
-TIMED = 5_000  # calls from which the time to the first byte is told
+SCANNED = 10_000
+TIMED = 2_000  # calls from which the time to the first byte is told
 _END = 2**62
 _FAILED = ", ".join(f"'{ending}'" for ending in sorted(FAILED))
 SUMS = ("calls", "failed_calls", *SUMMED)
@@ -85,25 +86,41 @@ def sums(tx: Tx, which: Filter) -> tuple[dict[str, int], bool]:
     return dict(zip(SUMS, row, strict=True)), beyond is None
 
 
-def by(tx: Tx, group: str, which: Filter) -> list[dict[str, Any]]:
-    """Sums by "model", "key_id", "upstream" or "day", dearest first (days: oldest first), from whole days."""
-    if group not in ("model", "key_id", "upstream", "day"):
-        raise ValueError(group)
-    order = "1" if group == "day" else "cost_nanousd DESC, 1"
-    named = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
+def grid(tx: Tx, which: Filter, *, finer: bool = True) -> list[dict[str, Any]]:
+    """Sums by day, and where they are `finer` by model and upstream, oldest first, from whole days. To add them up otherwise
+    costs nothing beside reading them, so that a page reads them once."""
+    groups = ("day", "model", "upstream") if finer else ("day",)
+    named, order = ", ".join(f"sum({name})" for name in SUMS), ", ".join(groups)
     rows = tx.execute(
-        f"SELECT {group}, {named} FROM days WHERE {_of_days(which)} GROUP BY 1 ORDER BY {order}", _day_values(which)
-    )
-    return [dict(zip((group, *SUMS), row, strict=True)) for row in rows]
-
-
-def by_day_and_model(tx: Tx, which: Filter) -> list[tuple[int, str, int]]:
-    """Day, model and cost, from whole days."""
-    rows = tx.execute(
-        f"SELECT day, model, sum(cost_nanousd) FROM days WHERE {_of_days(which)} GROUP BY 1, 2 ORDER BY 1, 2",
+        f"SELECT {order}, {named} FROM days WHERE {_of_days(which)} GROUP BY {order} ORDER BY {order}",
         _day_values(which),
     )
-    return list(rows)
+    return [dict(zip((*groups, *SUMS), row, strict=True)) for row in rows]
+
+
+def added(rows: Iterable[dict[str, Any]], first_day: int = 0) -> dict[str, int]:
+    """The sum of a grid's rows from a day on."""
+    found = dict.fromkeys(SUMS, 0)
+    for row in rows:
+        if row["day"] >= first_day:
+            for name in SUMS:
+                found[name] += row[name]
+    return found
+
+
+def by(rows: Iterable[dict[str, Any]], group: str) -> list[dict[str, Any]]:
+    """A grid's rows by "model", "upstream" or "day", dearest first (days: oldest first)."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row[group], []).append(row)
+    found: list[dict[str, Any]] = [{group: key, **added(of_group)} for key, of_group in groups.items()]
+    return found if group == "day" else sorted(found, key=lambda one: (-one["cost_nanousd"], one[group]))
+
+
+def models(tx: Tx, which: Filter) -> list[str]:
+    """The models of the calls of an account, or of all, in whole days, by name."""
+    rows = tx.execute(f"SELECT DISTINCT model FROM days WHERE {_of_days(which)} ORDER BY 1", _day_values(which))
+    return [row[0] for row in rows]
 
 
 def by_account(tx: Tx, account_ids: list[int], first_day: int) -> dict[int, tuple[int, int]]:

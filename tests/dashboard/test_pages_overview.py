@@ -26,7 +26,9 @@ def test_credit_lasts_so_many_days(available, burn, days):
 
 
 def test_costs_are_laid_out_by_day_with_a_table_of_the_same_figures():
-    columns, series = overview.by_day([(8, "a", DOLLAR), (10, "a", 2), (10, "b", 3 * DOLLAR), (1, "b", 5)], 10, 3)
+    costs = [(8, "a", DOLLAR), (10, "a", 2), (10, "b", 3 * DOLLAR), (1, "b", 5)]
+    rows = [{"day": day, "model": model, "cost_nanousd": cost} for day, model, cost in costs]
+    columns, series = overview.by_day(rows, 10, 3)
 
     assert columns == [date_of(day)[5:] for day in (8, 9, 10)]
     assert series == [Series("b", (0, 0, 3 * DOLLAR)), Series("a", (DOLLAR, 0, 2))]

@@ -139,23 +139,20 @@ def test_sums_of_nothing_are_zero(tx):
 
 def test_groups_are_dearest_first_and_days_oldest_first(tx, filled):
     mine = Filter(account_id=filled.id)
+    rows, everything = reports.grid(tx, mine), reports.grid(tx, Filter())
 
-    assert [(row["model"], row["calls"]) for row in reports.by(tx, "model", mine)] == [
-        ("claude-test-1", 9),
-        ("other", 3),
-    ]
-    assert {row["upstream"]: row["calls"] for row in reports.by(tx, "upstream", Filter())} == {
+    assert [(row["model"], row["calls"]) for row in reports.by(rows, "model")] == [("claude-test-1", 9), ("other", 3)]
+    assert {row["upstream"]: row["calls"] for row in reports.by(everything, "upstream")} == {
         "anthropic": 10,
         "second": 3,
     }
-    assert [(row["day"] - TODAY, row["calls"]) for row in reports.by(tx, "day", mine)] == [(-1, 4), (0, 4), (1, 4)]
-    costs = reports.by_day_and_model(tx, mine)
-    assert [(day - TODAY, model) for day, model, _ in costs] == [
-        (day, model) for day in (-1, 0, 1) for model in ("claude-test-1", "other")
-    ]
-    assert sum(cost for *_, cost in costs) == reports.sums(tx, mine)[0]["cost_nanousd"]
-    with pytest.raises(ValueError, match="model; DROP"):
-        reports.by(tx, "model; DROP", mine)
+    assert [(row["day"] - TODAY, row["calls"]) for row in reports.by(rows, "day")] == [(-1, 4), (0, 4), (1, 4)]
+    assert reports.by(rows, "day") == reports.grid(tx, mine, finer=False)
+    assert reports.added(rows) == reports.sums(tx, mine)[0]
+    assert reports.added(rows, TODAY) == reports.sums(tx, Filter(account_id=filled.id, since_ms=MIDNIGHT))[0]
+    assert reports.added([]) == dict.fromkeys(reports.SUMS, 0)
+    assert reports.models(tx, mine) == ["claude-test-1", "other"]
+    assert reports.models(tx, Filter(account_id=99)) == []
 
 
 def test_the_accounts_that_spend_most(tx, filled):
