@@ -85,6 +85,7 @@ def _first_run(start: Start, key: str) -> list[str]:
         "",
         f"  Other clients: base URL {base} (Anthropic SDKs)",
         f"                       or {base}/v1 (OpenAI SDKs, Codex).",
+        f"  What it costs: open {base} in a browser and sign in with the key.",
         "  The models claude-echo and gpt-echo answer without a provider, to try it out.",
     ]
 

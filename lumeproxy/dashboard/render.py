@@ -112,7 +112,7 @@ def short(number: int) -> str:
     for unit, sign in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= unit:
             tenths = number * 10 // unit
-            return f"{tenths // 10}.{tenths % 10}{sign}" if tenths < 100 else f"{tenths // 10}{sign}"
+            return f"{tenths // 10}.{tenths % 10}{sign}" if tenths < 100 and tenths % 10 else f"{tenths // 10}{sign}"
     return str(number)
 
 

@@ -87,8 +87,8 @@ def sums(tx: Tx, which: Filter) -> tuple[dict[str, int], bool]:
 
 
 def grid(tx: Tx, which: Filter, *, finer: bool = True) -> list[dict[str, Any]]:
-    """Sums by day, and where they are `finer` by model and upstream, oldest first, from whole days. To add them up otherwise
-    costs nothing beside reading them, so that a page reads them once."""
+    """Sums by day, and where they are `finer` by model and upstream, oldest first, from whole days. To add them up
+    otherwise costs nothing beside reading them, so that a page reads them once."""
     groups = ("day", "model", "upstream") if finer else ("day",)
     named, order = ", ".join(f"sum({name})" for name in SUMS), ", ".join(groups)
     rows = tx.execute(
