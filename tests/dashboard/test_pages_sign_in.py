@@ -293,3 +293,36 @@ async def test_the_oldest_session_ends_beyond_so_many(pages: Site, monkeypatch):
     statuses = [(await user.get("/")).status for user in users]
     assert statuses == [303, 200, 200]
     assert re.search(r"this one", (await users[1].get("/account")).told)
+
+
+async def test_no_secret_of_a_browser_is_in_any_file_or_log_line(pages: Site, tmp_path: Path):
+    await pages.password()
+    made = await pages.lume.run("key.create", account="tester")
+    code = (await pages.lume.run("code.create", name="b", amount_nanousd=5, count=1))["texts"][0]
+    link = (await pages.lume.run("account.link", name="tester"))["url"].partition("token=")[2]
+    browser = pages.browser()
+    await browser.sign_in(name="tester", password=PASSWORD)
+    await browser.get("/credit")
+    await browser.post("/credit/redeem", code=code)
+    await browser.get(f"/sign-in/link?token={link}&key={made['key']}", Referer=f"/?{link}")
+    await browser.post("/sign-in/link", link=link + "x")
+    await browser.post("/credit/redeem", code=made["key"], token="0" * 64)
+    wrong = "wrong-password-77"
+    await browser.sign_in(name="tester", password=wrong)
+
+    secrets = [
+        PASSWORD,
+        wrong,
+        made["key"],
+        code,
+        code.replace("-", ""),
+        link,
+        browser.token,
+        *browser.cookies.values(),
+    ]
+    searched = {file.name: file.read_bytes() for file in (tmp_path / "data").iterdir() if file.is_file()}
+    searched["log"] = pages.lume.log.getvalue().encode()
+    assert {"lumeproxy.db", "lumeproxy.db-wal", "log"} <= searched.keys()
+    for secret in secrets:
+        for name, content in searched.items():
+            assert secret.encode() not in content, (secret, name)
