@@ -1,5 +1,5 @@
-"""Records as files: JSON equal to `lumeproxy usage --json`, and CSV. Sent piece by piece, so that a million records need no
-more memory than a thousand.
+"""Records as files: JSON equal to `lumeproxy usage --json` but for what is between operator and provider, and CSV. Sent
+piece by piece, so that a million records need no more memory than a thousand.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from lumeproxy.store.reports import END, Filter, Place
 from lumeproxy.store.usage import SHOWN
 
 PIECE_ROWS = 1000
+# What a call cost the operator, and by which ways it went, is not its caller's to know.
+OPERATORS = frozenset({"credential", "upstream_cost_nanousd", "upstream_price_version", "attempts"})
+FIELDS = tuple(name for name in SHOWN if name not in OPERATORS)
 # What a spreadsheet would take for a formula; a model's or program's name is whatever a client sent.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TYPES = {"json": "application/json", "csv": "text/csv"}
@@ -27,9 +30,9 @@ async def send(visit: Visit, which: Filter, kind: str, name: str) -> web.StreamR
     """The records as a file of kind "json" or "csv", newest first."""
     response = await begin(visit, f"{name}.{kind}", _TYPES[kind])
     if kind == "csv":
-        await response.write(_csv([list(SHOWN)]))
+        await response.write(_csv([list(FIELDS)]))
         async for piece in records(visit, which):
-            await response.write(_csv([[_cell(record[field]) for field in SHOWN] for record in piece]))
+            await response.write(_csv([[_cell(record[field]) for field in FIELDS] for record in piece]))
     else:
         await write_list(response, records(visit, which))
     await response.write_eof()
@@ -52,7 +55,7 @@ async def records(visit: Visit, which: Filter) -> AsyncIterator[list[dict[str, A
     while at is not None:
         found, at = await visit.read(reports.calls, which, PIECE_ROWS, at)
         if found:
-            yield found
+            yield [{name: record[name] for name in FIELDS} for record in found]
 
 
 async def write_list(response: web.StreamResponse, pieces: AsyncIterator[list[dict[str, Any]]]) -> None:

@@ -32,6 +32,7 @@ async def show(visit: Visit) -> web.StreamResponse:
         }
 
     found = await visit.read(gather)
+    used = {one["upstream"]: one for one in reports.by(found["rows"], "upstream")}
     rows = found.pop("rows")
     columns, series = by_day(rows, today, SHOWN_DAYS)
     house = visit.desk.house
@@ -39,7 +40,9 @@ async def show(visit: Visit) -> web.StreamResponse:
         "house.html",
         **found,
         spans=spans_of(rows, today),
-        upstreams=reports.by(rows, "upstream"),
+        upstreams=await visit.run("upstream.list"),
+        used=used,
+        nothing=reports.added([]),
         running=house.running(),
         megabytes=_bytes(house.folder) // 1_000_000,
         unpriced=[priced.model for priced in house.prices() if priced.price is None],
@@ -49,6 +52,18 @@ async def show(visit: Visit) -> web.StreamResponse:
         series=series,
         table=day_table(columns, series),
     )
+
+
+async def disable(visit: Visit) -> web.StreamResponse:
+    """Send no call to an upstream any more."""
+    await visit.run("upstream.disable", name=visit.part("upstream"))
+    return visit.to("/operator", "disabled")
+
+
+async def enable(visit: Visit) -> web.StreamResponse:
+    """Send calls to an upstream again."""
+    await visit.run("upstream.enable", name=visit.part("upstream"))
+    return visit.to("/operator", "enabled")
 
 
 async def show_usage(visit: Visit) -> web.StreamResponse:
@@ -78,6 +93,8 @@ def _bytes(folder: Path) -> int:
 
 ROUTES = (
     Route("GET", "/operator", Access.OPERATOR, show),
+    Route("POST", "/operator/upstreams/{upstream}/disable", Access.OPERATOR, disable),
+    Route("POST", "/operator/upstreams/{upstream}/enable", Access.OPERATOR, enable),
     Route("GET", "/operator/usage", Access.OPERATOR, show_usage),
     Route("GET", "/operator/usage/calls/{call}", Access.OPERATOR, show_call),
     Route("GET", "/operator/prices", Access.OPERATOR, show_prices),

@@ -41,6 +41,8 @@ SAID = {
     "noted": "The note is kept.",
     "withdrawn": "What was not redeemed of the batch can't be any more.",
     "created": "The account was made.",
+    "disabled": "The upstream gets no more calls; those that run go on.",
+    "enabled": "The upstream gets calls again.",
 }
 
 

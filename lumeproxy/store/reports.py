@@ -13,7 +13,7 @@ from typing import Any
 from lumeproxy.core.limits import DAY_MS
 from lumeproxy.store.database import Tx, bound
 from lumeproxy.store.days import FAILED, SUMMED
-from lumeproxy.store.usage import SHOWN
+from lumeproxy.store.usage import SHOWN_COLUMNS, shown
 
 SCANNED = 10_000
 TIMED = 2_000  # calls from which the time to the first byte is told
@@ -50,15 +50,12 @@ END: Place = (_END, "")
 def calls(tx: Tx, which: Filter, limit: int, before: Place = END) -> tuple[list[dict[str, Any]], Place | None]:
     """Records as `lumeproxy usage --json` shows them, newest first, from a place on; and the place to go on from, None at
     the end. One step looks at SCANNED records at most, so that it may hold fewer than `limit` and not be the last."""
-    columns = ", ".join("a.name" if name == "account" else "u." + name for name in SHOWN)
     found = tx.execute(
-        f"SELECT {columns} FROM ({_newest(which)} LIMIT {SCANNED}) u JOIN accounts a ON a.id = u.account_id"
+        f"SELECT {SHOWN_COLUMNS} FROM ({_newest(which)} LIMIT {SCANNED}) u JOIN accounts a ON a.id = u.account_id"
         f" WHERE 1{_matching(which)} ORDER BY u.time_ms DESC, u.call_id DESC LIMIT $7",
         _values(which, before, limit),
     ).fetchall()
-    records = [dict(zip(SHOWN, row, strict=True)) for row in found]
-    for record in records:
-        record["estimated"] = bool(record["estimated"])
+    records = [shown(row) for row in found]
     if len(records) == limit:
         return records, (records[-1]["time_ms"], records[-1]["call_id"])
     last = tx.execute(

@@ -27,6 +27,8 @@ SHOWN = (
     "upstream_price_version", "attempts",
 )  # fmt: skip
 
+# The same of the tables `usage` u and `accounts` a.
+SHOWN_COLUMNS = ", ".join("a.name" if name == "account" else "u." + name for name in SHOWN)
 COSTS = ("cost_nanousd", "upstream_cost_nanousd")
 ATTEMPT = ("upstream", "credential", "status", "error", "ms")
 
@@ -61,18 +63,21 @@ def find(
     tx: Tx, account_name: str | None = None, since_ms: int | None = None, limit: int | None = None
 ) -> list[dict[str, Any]]:
     """Records as SHOWN, newest first: of one account (Missing where it does not exist) or all."""
-    columns = ", ".join("a.name" if name == "account" else "u." + name for name in SHOWN)
     where, values = _where(tx, account_name, since_ms)
     rows = tx.execute(
-        f"SELECT {columns} FROM usage u JOIN accounts a ON a.id = u.account_id {where}"
+        f"SELECT {SHOWN_COLUMNS} FROM usage u JOIN accounts a ON a.id = u.account_id {where}"
         f" ORDER BY u.time_ms DESC, u.call_id DESC LIMIT $3",
         bound(*values, -1 if limit is None else limit),
     )
-    found = [dict(zip(SHOWN, row, strict=True)) for row in rows]
-    for record in found:
-        record["estimated"] = bool(record["estimated"])
-        record["attempts"] = _attempts(record["attempts"])
-    return found
+    return [shown(row) for row in rows]
+
+
+def shown(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of SHOWN_COLUMNS as a record is shown."""
+    record = dict(zip(SHOWN, row, strict=True))
+    record["estimated"] = bool(record["estimated"])
+    record["attempts"] = _attempts(record["attempts"])
+    return record
 
 
 def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | None = None) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ from lumeproxy.dashboard.routes import ROUTES
 from lumeproxy.dashboard.visit import HEADERS
 from tests.dashboard.browser import Browser, Page, Site, site
 
-NOBODY = {"id": "zzzzzzzz", "call": "call_none", "session": "none", "handle": "0" * 16, "name": "nobody", "batch": "99"}
+NOBODY = {"id": "zzzzzzzz", "call": "call_none", "session": "none", "handle": "0" * 16, "name": "nobody", "batch": "99",
+          "upstream": "none"}  # fmt: skip
 FORMS = [route for route in ROUTES if route.method == "POST"]
 OWN = [route for route in ROUTES if route.access is Access.USER and "{" in route.path]
 

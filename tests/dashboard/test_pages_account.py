@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from lumeproxy.dashboard import exports
 from lumeproxy.store import usage
 from tests.dashboard.browser import PASSWORD, Site
 
@@ -70,7 +71,8 @@ async def test_all_own_data_is_one_document_without_what_is_not_ones_own(pages: 
 
     assert page.headers["Content-Disposition"] == 'attachment; filename="lumeproxy-tester.json"'
     assert found["account"]["name"] == "tester" and found["account"]["calls_per_minute"] == 9
-    assert found["usage"] == await pages.lume.server.database.read(usage.find, "tester")
+    records = await pages.lume.server.database.read(usage.find, "tester")
+    assert found["usage"] == [{name: record[name] for name in exports.FIELDS} for record in records]
     assert [entry["kind"] for entry in found["entries"]] == ["charge", "grant"]
     assert found["terms"][0]["version"] == "1"
     assert [key["id"] for key in found["keys"]] == [pages.lume.key[5:13]]

@@ -18,7 +18,9 @@ async def test_the_house_shows_what_runs_what_was_spent_and_by_whom(pages: Site)
     balance = sum(one["balance_nanousd"] for one in await pages.lume.run("account.list"))
     assert f"Credit of all accounts ${balance / 10**9:,.2f}" in page.told
     assert "Who spent most, 30 days Account Calls Cost tester 2" in page.told
-    assert "Upstreams, 30 days Upstream Calls Failed Cost echo 2 0" in page.told
+    cost = sum(record["cost_nanousd"] for record in await pages.lume.records())
+    assert "echo up 0 – 2 0 <$0.0001 <$0.0001 Disable" in page.told
+    assert "Margin, 30 days $0.00 <$0.0001 to providers, $0.00 beyond credit" in page.told and cost == 44_000
     assert "MB on disk" in page.told and "No price" not in page.told
 
 
@@ -47,3 +49,20 @@ async def test_prices_in_force_and_what_has_none(tmp_path: Path):
         assert "priceless through echo" in page.told
         assert "claude-echo echo $1.000 $1.000 $1.250 $2.000 $5.000 operator" in page.told
         assert "No price, so that calls are refused: priceless." in (await boss.get("/operator")).told
+
+
+async def test_an_upstream_is_switched_off_and_on_and_the_log_says_by_whom(pages: Site):
+    boss = await pages.operator()
+    await boss.get("/operator")
+    assert (await boss.post("/operator/upstreams/echo/disable")).to == "/operator?said=disabled"
+    assert "echo disabled" in (await boss.get("/operator")).told
+    async with pages.lume.post("/v1/messages", {"model": "claude-echo", "messages": []}) as response:
+        assert response.status == 503
+    assert (await boss.post("/operator/upstreams/echo/enable")).to == "/operator?said=enabled"
+    await pages.call()
+    assert (await boss.post("/operator/upstreams/none/disable")).status == 404
+    lines = [one for one in await pages.lume.run("action.list") if one["operation"].startswith("upstream.")]
+    assert [(one["operation"], one["actor"], one["given"]) for one in lines] == [
+        ("upstream.enable", "boss", {"name": "echo"}),
+        ("upstream.disable", "boss", {"name": "echo"}),
+    ]
