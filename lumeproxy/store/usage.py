@@ -75,6 +75,32 @@ def find(
     return found
 
 
+def page(
+    tx: Tx,
+    account_name: str | None,
+    since_ms: int,
+    before: tuple[int, str],
+    limit: int,
+) -> list[dict[str, Any]]:
+    """So many records as SHOWN, newest first, of calls that began at a time or later, those before a place (time, call id):
+    of one account (Missing where it does not exist) or all."""
+    columns = ", ".join(
+        "(SELECT name FROM accounts WHERE id = u.account_id)" if name == "account" else "u." + name for name in SHOWN
+    )
+    mine = "" if account_name is None else "u.account_id = $5 AND "
+    account_id = 0 if account_name is None else accounts.get(tx, account_name).id
+    rows = tx.execute(
+        f"SELECT {columns} FROM usage u WHERE {mine}u.time_ms >= $1 AND (u.time_ms, u.call_id) < ($2, $3)"
+        " ORDER BY u.time_ms DESC, u.call_id DESC LIMIT $4",
+        bound(since_ms, *before, limit, account_id),
+    )
+    found = [dict(zip(SHOWN, row, strict=True)) for row in rows]
+    for record in found:
+        record["estimated"] = bool(record["estimated"])
+        record["attempts"] = _attempts(record["attempts"])
+    return found
+
+
 def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | None = None) -> list[dict[str, Any]]:
     """Sums per group, dearest first (days: newest first): the group under its own name, calls, token classes, cost.
 
