@@ -196,6 +196,7 @@ class Group(Answer):
     output_tokens: int
     reasoning_tokens: int
     cost_nanousd: int
+    upstream_cost_nanousd: int
 
 
 class Groups(Answer):

@@ -1,4 +1,5 @@
-"""The job that ends what is kept for a time: addresses and user agents first, then whole usage records.
+"""The job that ends what is kept for a time: addresses and user agents first, then whole usage records; and that sums up
+days which are over.
 
 It works in small transactions with pauses between them, so that calls are not delayed; it may be broken off anywhere, and
 goes on from what it finds. When it has taken something away it empties the write-ahead log, in which old pages still lie.
@@ -16,7 +17,7 @@ from lumeproxy.clock import Clock
 from lumeproxy.core.limits import DAY_MS, day_of
 from lumeproxy.dashboard.erasing import emptied
 from lumeproxy.errors import StoreUnavailable
-from lumeproxy.store import notices, repeats, retention
+from lumeproxy.store import notices, repeats, retention, rollups
 from lumeproxy.store.database import Database
 from lumeproxy.store.retention import START
 
@@ -73,6 +74,8 @@ class Retention:
         """One round. Raises StoreUnavailable; what was done until then stays done."""
         now_ms = self._clock.now_ms()
         done = Done(await self._clear(now_ms), await self._fold(now_ms))
+        while await self._database.write(rollups.sum_next, day_of(now_ms) - 1):
+            await self._pause(PAUSE_S)
         if await self._database.read(notices.unseen):  # nobody is told of them; their time runs all the same
             await self._database.write(notices.stamp, now_ms)
         before_ms = now_ms - self._terms.answer_days * DAY_MS

@@ -86,3 +86,51 @@ CREATE TABLE folded (
     charges INTEGER NOT NULL,
     shortfalls INTEGER NOT NULL
 ) STRICT;
+
+-- What `days` has of days before `rollup.day`, summed over keys and over models: a year of everybody is read from a few
+-- thousand rows. Written by the retention job; a late settlement of such a day takes `rollup.day` back to it.
+CREATE TABLE model_sums (
+    day INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_5m_tokens INTEGER NOT NULL,
+    cache_write_1h_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL,
+    cost_nanousd INTEGER NOT NULL,
+    upstream_cost_nanousd INTEGER NOT NULL,
+    PRIMARY KEY (day, model, upstream)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE key_sums (
+    day INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    account_id INTEGER NOT NULL REFERENCES accounts (id),
+    calls INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_5m_tokens INTEGER NOT NULL,
+    cache_write_1h_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL,
+    cost_nanousd INTEGER NOT NULL,
+    upstream_cost_nanousd INTEGER NOT NULL,
+    PRIMARY KEY (day, key_id, account_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rollup (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    day INTEGER NOT NULL
+) STRICT;
+INSERT INTO rollup (id, day) VALUES (1, 0);
+
+CREATE TRIGGER late_settlement_begins AFTER INSERT ON days
+WHEN NEW.day < (SELECT day FROM rollup WHERE id = 1)
+BEGIN UPDATE rollup SET day = NEW.day WHERE id = 1; END;
+
+CREATE TRIGGER late_settlement_adds AFTER UPDATE ON days
+WHEN NEW.day < (SELECT day FROM rollup WHERE id = 1)
+BEGIN UPDATE rollup SET day = NEW.day WHERE id = 1; END;

@@ -5,6 +5,7 @@
 3  no customer below zero, nor below its holds  7  entries and usage records agree, one charge a call
 4  the file itself is sound                     8  each bill, ours and the provider's, follows from its tokens and price
 10 each account's days sum to its charges       9  the days' sums are those of their records
+11 the rollups are the sums of their days
 
 Records of days before `retention.folded_day` may have been deleted on purpose; `folded` has their sums by account. There,
 records and what was folded must together be the days' sums of an account, and as many charges must be without a record,
@@ -20,7 +21,7 @@ from lumeproxy.core.limits import DAY_MS, date_of
 from lumeproxy.core.money import PPM, format_usd
 from lumeproxy.core.pricing import Price, cost, decode_price
 from lumeproxy.core.types import Ending, SettledBy, Usage
-from lumeproxy.store import days, retention
+from lumeproxy.store import days, retention, rollups
 from lumeproxy.store.database import Tx, bound
 from lumeproxy.store.sqlite import sqlite3
 
@@ -46,7 +47,7 @@ def audit(tx: Tx) -> list[str]:
 
 def _problems(tx: Tx) -> Iterator[str]:
     try:
-        for check in (_sound_file, _balances, _holds, _agreement, _bills, _days, _folded):
+        for check in (_sound_file, _balances, _holds, _agreement, _bills, _days, _folded, rollups.problems):
             yield from check(tx)
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

@@ -20,7 +20,7 @@ def test_a_record_has_the_names_of_usage_json():
 
 
 def test_a_group_has_every_class_of_tokens():
-    assert names(answers.Group) == ["name", "calls", *TOKEN_CLASSES, "cost_nanousd"]
+    assert names(answers.Group) == ["name", "calls", *TOKEN_CLASSES, "cost_nanousd", "upstream_cost_nanousd"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
