@@ -4,6 +4,7 @@ error `{"error": {"code", "message"}}`. Must not know what the operations do."""
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -33,6 +34,7 @@ from lumeproxy.logs import bug
 from lumeproxy.store.database import Database
 
 JSON = "application/json"
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 EXACT = 2**53  # up to here a float holds every whole number
 _SAFE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -128,7 +130,8 @@ class Api:
                 query = request.rel_url.query
                 if len(set(query)) != len(query):
                     raise InvalidArguments("A parameter stands in the query more than once.")
-                given = msgspec.convert(dict(query), route.given, strict=False)
+                values = {n: int(v) if n in route.numbers and _NUMBER.fullmatch(v) else v for n, v in query.items()}
+                given = msgspec.convert(values, route.given)
             else:
                 # A change that needs nothing may come without a body.
                 document = msgspec.json.decode(await self._body(request) or b"{}")

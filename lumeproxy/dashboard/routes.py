@@ -61,6 +61,16 @@ class Route:
         name = "".join(part.title() for part in self.operation.replace("_", ".").split(".")) + "Given"
         return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
 
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """Those of `given` that are whole numbers, which a query can only write as text."""
+        found = set()
+        for one in msgspec.structs.fields(self.given):
+            schema = msgspec.json.schema(one.type)
+            if any(kind.get("type") == "integer" for kind in schema.get("anyOf", [schema])):
+                found.add(one.name)
+        return frozenset(found)
+
     def match(self, parts: list[str]) -> dict[str, str] | None:
         """The values of the names in the path, None where these parts of a path are another's."""
         mine = self.path.split("/")[1:]

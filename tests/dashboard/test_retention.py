@@ -94,7 +94,7 @@ async def test_a_round_that_is_broken_off_anywhere_leaves_the_books_in_order_and
 
 
 async def test_it_goes_in_small_transactions_and_pauses_after_each(kept: Database, clock, monkeypatch):
-    monkeypatch.setattr(retention, "BATCH_ROWS", 10)
+    monkeypatch.setattr(retention, "MOST_ROWS", 10)
     monkeypatch.setattr(retention, "LOOK_ROWS", 50)
     waits: list[float] = []
     sizes: list[int] = []
@@ -113,6 +113,28 @@ async def test_it_goes_in_small_transactions_and_pauses_after_each(kept: Databas
     assert max(sizes) == 10
     assert sum(sizes) == 419 + 49
     assert len(waits) >= sum(size > 0 for size in sizes)
+
+
+async def test_transactions_get_smaller_where_they_take_long(kept: Database, clock: FakeClock, monkeypatch):
+    sizes: list[int] = []
+    waits: list[float] = []
+    write = kept.write
+
+    async def slow(fn, *args):
+        if isinstance(args[-1], list):
+            sizes.append(len(args[-1]))
+            clock.steady_ms += len(args[-1])  # a millisecond a row
+        return await write(fn, *args)
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(kept, "write", slow)
+    assert await job(kept, clock, pause=pause).once() == Done(419, 49)
+
+    assert sizes[:6] == [4, 8, 12, 6, 10, 5]
+    assert max(sizes) == 12
+    assert waits[:3] == [0.02, 0.024, 0.036]
 
 
 async def test_a_database_that_takes_no_writes_ends_a_round_and_not_the_job(kept: Database, clock, monkeypatch):
