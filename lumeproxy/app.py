@@ -21,6 +21,7 @@ from aiohttp import http_parser, web
 from structlog.typing import FilteringBoundLogger
 
 from lumeproxy import logs
+from lumeproxy.administration import make_administration
 from lumeproxy.background import background
 from lumeproxy.clients.script import render
 from lumeproxy.clock import Clock
@@ -32,10 +33,10 @@ from lumeproxy.compose import (
     make_admission,
     make_exchange_limits,
     make_hosts,
+    make_live,
     make_loop,
     make_names,
     make_pace,
-    make_patience,
     make_session,
     make_tls,
     make_upstreams,
@@ -62,7 +63,7 @@ from lumeproxy.proxy.site import Site
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
 from lumeproxy.store import accounts, keys, ledger
-from lumeproxy.store.database import Database, unattended
+from lumeproxy.store.database import Database
 from lumeproxy.store.lock import Locked
 
 # Waiting connections while the loop is busy; a burst of a thousand streams must not be refused.
@@ -167,8 +168,7 @@ async def running(
         database = await _opened(settings)
         stack.push_async_callback(database.close)
         await _recover(database, clock, log)
-        patience, every_ms = make_patience(settings), settings.limits.checkpoint_ms
-        live = LiveCalls(clock, patience, checkpoint_ms=every_ms, keep=lambda rows: _keep(database, rows))
+        live = make_live(settings, clock, database)
         guesses = Guesses(clock, per_minute=settings.limits.failed_keys_per_minute)
         auth = Auth(database, clock, guesses, on_block=lambda address: log.warning("guessing", address=address))
         changed = asyncio.Event()
@@ -191,16 +191,18 @@ async def running(
             limits=make_exchange_limits(settings),
             dispatcher=dispatcher,
         )
+        beside = await make_administration(settings, environ, books, operations, guesses, live, session)
         names = make_names(settings, upstreams)
         models = Models(exchange, names, clock)
         reload = Reload(signals.load, environ, session, books, dispatcher, models, log)
         discovery = Discovery(settings, books, models, clock, log)
-        await stack.enter_async_context(background(reload.whenever(signals.hangup, settings), discovery.forever()))
+        await stack.enter_async_context(
+            background(reload.whenever(signals.hangup, settings), discovery.forever(), *beside.work)
+        )
         scripts, counts = Scripts(render, Addresses(settings.server.trusted_proxies)), Counts(exchange)
         websockets, hosts = make_websockets(settings, exchange), make_hosts(settings)
-        site = Site(
-            exchange=exchange, counts=counts, models=models, websockets=websockets, scripts=scripts, hosts=hosts
-        )
+        site = Site(exchange=exchange, counts=counts, models=models, websockets=websockets, scripts=scripts, hosts=hosts,
+                    others=beside.pages)  # fmt: skip
         limits = settings.limits
         runner = Runner(site.application(DIALECTS), log, header_bytes=limits.header_bytes, head_ms=limits.head_ms)
         stack.push_async_callback(_stop, runner, live, settings.server.drain_s, signals.hurry, log)
@@ -230,11 +232,6 @@ async def _recover(database: Database, clock: Clock, log: FilteringBoundLogger) 
             interrupted_calls=len(ended),
             charged_nanousd=sum(settled.cost_nanousd for _, settled in ended),
         )
-
-
-def _keep(database: Database, rows: list[tuple[str, ledger.CheckPoint]]) -> None:
-    """Hand checkpoints to the writer; nobody waits for them, and a failed one is followed by the next."""
-    database.submit_urgent(ledger.checkpoint, rows).add_done_callback(unattended)
 
 
 def _changed(auth: Auth, changed: asyncio.Event) -> None:

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from lumeproxy.binding import check_binding
 from lumeproxy.errors import ConfigError
 from lumeproxy.folder import ENV_PREFIX, config_file, configures, data_folder
+from lumeproxy.sections import Notices, Retention
 
 # pydantic's kinds of faults in plain words; anything else is told in its own.
 PLAIN_WORDS = {
@@ -206,6 +207,7 @@ class Limits(_Section):
     send_buffer_bytes: PositiveInt = 65_536
     receive_buffer_bytes: PositiveInt = 131_072
     write_queue: PositiveInt = 4096
+    admin_body_bytes: PositiveInt = 65_536
     checkpoint_ms: PositiveInt = 2_000
     probe_ms: PositiveInt = 10_000
     probe_bytes: PositiveInt = 8 * 1024 * 1024
@@ -238,6 +240,8 @@ class Settings(BaseSettings):
     prices: dict[str, ModelPrice] = {}
     billing: Billing = Billing()
     limits: Limits = Limits()
+    notices: Notices = Notices()
+    retention: Retention = Retention()
     log: Log = Log()
 
 
@@ -339,9 +343,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
 def _anchored(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the paths of files that it names taken from its own folder, wherever the process was started."""
     server, upstreams = tree.get("server"), tree.get("upstreams")
-    tables = [server, *(upstreams.values() if isinstance(upstreams, dict) else ())]
+    tables = [server, tree.get("notices"), *(upstreams.values() if isinstance(upstreams, dict) else ())]
     for table in tables:
-        for name in ("tls_certificate", "tls_key", "api_key_file"):
+        for name in ("tls_certificate", "tls_key", "api_key_file", "webhook_secret_file"):
             given = table.get(name) if isinstance(table, dict) else None
             if isinstance(given, str) and given:
                 table[name] = folder / Path(given).expanduser()

@@ -6,7 +6,7 @@ The dialect is known from the path before anything can fail. Must not know what 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
@@ -52,7 +52,8 @@ _HOME = (
 
 
 class Site:
-    """Routes and error answers; `hosts` are the Host names that are answered, None for any."""
+    """Routes and error answers; `hosts` are the Host names that are answered, None for any. `others` serve all methods of
+    paths that are not the models' APIs."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Site:
         websockets: WebSockets,
         scripts: Scripts,
         hosts: frozenset[str] | None,
+        others: Mapping[str, Handler] | None = None,
     ) -> None:
         self._exchange = exchange
         self._websockets = websockets
@@ -70,6 +72,7 @@ class Site:
         self._models = models
         self._scripts = scripts
         self._hosts = hosts
+        self._others = others or {}
         self._clock = exchange.books.clock
         self._log = exchange.books.log
 
@@ -98,6 +101,8 @@ class Site:
         add("GET", "/", self._guarded(self._home, any_host=True))
         add("GET", "/healthz", self._guarded(self._ok, any_host=True))
         add("GET", "/readyz", self._guarded(self._ready, any_host=True))
+        for path, handler in self._others.items():
+            add("*", path, self._guarded(handler))
         add("*", "/{path:.*}", self._guarded(self._nothing_here))
         return app
 
@@ -149,6 +154,7 @@ class Site:
     def _failed(self, dialect: Dialect, error: LumeError, request: web.Request, call_id: str) -> web.Response:
         """An error before the hold: nothing was charged; one log line, no record."""
         write = self._log.error if isinstance(error, StoreUnavailable) else self._log.info
+        self._exchange.books.tally.refused(error.code)
         write("refused", call=call_id, path=_shown_path(request), error=error.code)
         response = answers.failed(dialect, error, request, call_id)
         if isinstance(error, _BadFraming):
