@@ -21,6 +21,7 @@ from aiohttp import http_parser, web
 from structlog.typing import FilteringBoundLogger
 
 from lumeproxy import logs
+from lumeproxy.administration import make_administration
 from lumeproxy.background import background
 from lumeproxy.clock import Clock
 from lumeproxy.compose import (
@@ -30,10 +31,10 @@ from lumeproxy.compose import (
     listen,
     make_admission,
     make_exchange_limits,
+    make_live,
     make_loop,
     make_names,
     make_pace,
-    make_patience,
     make_session,
     make_tls,
     make_upstreams,
@@ -59,7 +60,7 @@ from lumeproxy.proxy.live import Cause, LiveCalls
 from lumeproxy.reload import Reload
 from lumeproxy.settings import Settings
 from lumeproxy.store import accounts, keys, ledger
-from lumeproxy.store.database import Database, unattended
+from lumeproxy.store.database import Database
 from lumeproxy.store.lock import Locked
 
 # Waiting connections while the loop is busy; a burst of a thousand streams must not be refused.
@@ -164,8 +165,7 @@ async def running(
         database = await _opened(settings)
         stack.push_async_callback(database.close)
         await _recover(database, clock, log)
-        patience, every_ms = make_patience(settings), settings.limits.checkpoint_ms
-        live = LiveCalls(clock, patience, checkpoint_ms=every_ms, keep=lambda rows: _keep(database, rows))
+        live = make_live(settings, clock, database)
         guesses = Guesses(clock, per_minute=settings.limits.failed_keys_per_minute)
         auth = Auth(database, clock, guesses, on_block=_told(log), terms=required_terms(settings, url))
         changed = asyncio.Event()
@@ -188,14 +188,17 @@ async def running(
             limits=make_exchange_limits(settings),
             dispatcher=dispatcher,
         )
+        beside = await make_administration(settings, environ, books, operations, guesses, live, session)
         names = make_names(settings, upstreams)
         models = Models(exchange, names, clock)
         reload = Reload(signals.load, environ, session, books, dispatcher, models, log)
         discovery = Discovery(settings, books, models, clock, log)
-        await stack.enter_async_context(background(reload.whenever(signals.hangup, settings), discovery.forever()))
+        await stack.enter_async_context(
+            background(reload.whenever(signals.hangup, settings), discovery.forever(), *beside.work)
+        )
         websockets = make_websockets(settings, exchange)
         pages = make_pages(settings, operations, books, live, guesses, models)
-        site = make_site(settings, exchange, models, websockets, pages)
+        site = make_site(settings, exchange, models, websockets, pages, beside.pages)
         limits = settings.limits
         runner = Runner(site.application(DIALECTS), log, header_bytes=limits.header_bytes, head_ms=limits.head_ms)
         stack.push_async_callback(_stop, runner, live, settings.server.drain_s, signals.hurry, log)
@@ -226,11 +229,6 @@ async def _recover(database: Database, clock: Clock, log: FilteringBoundLogger) 
             interrupted_calls=len(ended),
             charged_nanousd=sum(settled.cost_nanousd for _, settled in ended),
         )
-
-
-def _keep(database: Database, rows: list[tuple[str, ledger.CheckPoint]]) -> None:
-    """Hand checkpoints to the writer; nobody waits for them, and a failed one is followed by the next."""
-    database.submit_urgent(ledger.checkpoint, rows).add_done_callback(unattended)
 
 
 def _told(log: FilteringBoundLogger) -> Callable[[str], None]:

@@ -29,12 +29,14 @@ from lumeproxy.dialects import WEBSOCKET
 from lumeproxy.errors import ConfigError
 from lumeproxy.proxy.admission import Admission, Billing
 from lumeproxy.proxy.exchange import Exchange
-from lumeproxy.proxy.live import Patience
+from lumeproxy.proxy.live import LiveCalls, Patience
 from lumeproxy.proxy.pace import Pace
 from lumeproxy.proxy.passage import ExchangeLimits
 from lumeproxy.proxy.websocket import ConnectionLimits, WebSockets
 from lumeproxy.routes import DISCOVER, ECHO_MODELS, listed_models, make_routing
 from lumeproxy.settings import ModelPrice, Settings, Upstream
+from lumeproxy.store import ledger
+from lumeproxy.store.database import Database, unattended
 from lumeproxy.upstreams import echo
 from lumeproxy.upstreams.base import Access
 from lumeproxy.upstreams.base import Upstream as Endpoint
@@ -320,6 +322,16 @@ def make_pace(settings: Settings, clock: Clock) -> Pace:
         account=Limits(limits.account_calls_per_minute, limits.account_concurrent_calls),
         address=Limits(limits.address_calls_per_minute, limits.address_concurrent_calls),
     )
+
+
+def make_live(settings: Settings, clock: Clock, database: Database) -> LiveCalls:
+    """The watch over running calls."""
+
+    def keep(rows: list[tuple[str, ledger.CheckPoint]]) -> None:
+        """Hand checkpoints to the writer; nobody waits for them, and a failed one is followed by the next."""
+        database.submit_urgent(ledger.checkpoint, rows).add_done_callback(unattended)
+
+    return LiveCalls(clock, make_patience(settings), checkpoint_ms=settings.limits.checkpoint_ms, keep=keep)
 
 
 def make_patience(settings: Settings) -> Patience:

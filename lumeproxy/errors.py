@@ -9,15 +9,18 @@ a message may be logged and is shown to the caller.
     │   │   └── ForeignCredential   a provider's own key or login token reached us
     │   ├── AccountSuspended   403
     │   │   └── TermsNotAccepted    the operator asks for it before the first call
+    │   ├── Forbidden          403  a key that may not do this
     │   ├── OutOfCredit        402 (OpenAI dialects: 429, which Codex shows best)
     │   │   └── BudgetSpent         what the key may spend in a period, not what its account has
     │   ├── ModelNotFound      404  no route, not allowed for the key, or without a price
     │   ├── NotFound           404  no such path
+    │   ├── MethodNotAllowed   405  a path that does not take this method
     │   ├── RateLimited        429  our own rate or concurrency limit; carries the true wait
     │   ├── BodyTooLarge       413
     │   ├── UnsupportedEncoding 415
     │   ├── BodyTimeout        408  the body did not arrive
     │   ├── UpgradeRequired    426  a WebSocket is not offered; Codex falls back to HTTP at once
+    │   ├── InvalidArguments   422  of an operation: a field that is missing, unknown or beyond its limits
     │   └── InvalidRequest     400  bad JSON, missing model
     ├── UpstreamError          502  the provider's answer can't be passed on
     │   ├── Unreachable        503  no upstream could be reached
@@ -82,6 +85,13 @@ class TermsNotAccepted(AccountSuspended):
     code = "terms_not_accepted"
 
 
+class Forbidden(CallerError):
+    """The key is known and may not do this: one for calls where an admin key is due, or one that only reads."""
+
+    status = 403
+    code = "forbidden"
+
+
 class OutOfCredit(CallerError):
     """The credit left does not cover the hold; amounts are nano-USD, the text names them in dollars."""
 
@@ -107,6 +117,13 @@ class NotFound(CallerError):
 
     status = 404
     code = "not_found"
+
+
+class MethodNotAllowed(CallerError):
+    """There is something at this path, for other methods."""
+
+    status = 405
+    code = "method_not_allowed"
 
 
 class RateLimited(CallerError):
@@ -144,6 +161,13 @@ class UpgradeRequired(CallerError):
 
     status = 426
     code = "upgrade_required"
+
+
+class InvalidArguments(CallerError):
+    """The arguments of an operation are not what it takes; the text names the field."""
+
+    status = 422
+    code = "invalid_arguments"
 
 
 class InvalidRequest(CallerError):

@@ -128,9 +128,10 @@ def _expanded(path: Path) -> Path:
 def anchored(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the paths of files that it names taken from its own folder, wherever the process was started."""
     server, upstreams = tree.get("server"), tree.get("upstreams")
-    tables = [server, tree.get("dashboard"), *(upstreams.values() if isinstance(upstreams, dict) else ())]
+    others = tree.get("dashboard"), tree.get("notices")
+    tables = [server, *others, *(upstreams.values() if isinstance(upstreams, dict) else ())]
     for table in tables:
-        for name in ("tls_certificate", "tls_key", "api_key_file", "terms_file", "privacy_file"):
+        for name in ("tls_certificate", "tls_key", "api_key_file", "webhook_secret_file", "terms_file", "privacy_file"):
             given = table.get(name) if isinstance(table, dict) else None
             if isinstance(given, str) and given:
                 table[name] = folder / Path(given).expanduser()

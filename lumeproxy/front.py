@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -15,10 +15,10 @@ from lumeproxy.clock import Clock
 from lumeproxy.compose import make_hosts
 from lumeproxy.dashboard import texts
 from lumeproxy.dashboard.operations import Operations
-from lumeproxy.dashboard.pages import Pages
+from lumeproxy.dashboard.pages import Handler, Pages
 from lumeproxy.dashboard.passwords import Passwords
 from lumeproxy.dashboard.render import Renderer
-from lumeproxy.dashboard.routes import ROUTES
+from lumeproxy.dashboard.sitemap import ROUTES
 from lumeproxy.dashboard.texts import Texts
 from lumeproxy.dashboard.visit import Desk, House, Priced, Rules
 from lumeproxy.errors import ConfigError
@@ -79,7 +79,14 @@ def make_pages(
     return Pages(desk, ROUTES)
 
 
-def make_site(settings: Settings, exchange: Exchange, models: Models, websockets: WebSockets, pages: Pages) -> Site:
+def make_site(
+    settings: Settings,
+    exchange: Exchange,
+    models: Models,
+    websockets: WebSockets,
+    pages: Pages,
+    others: Mapping[str, Handler],
+) -> Site:
     """The map of the API with the set-up scripts and the pages in it."""
     return Site(
         exchange=exchange,
@@ -88,6 +95,7 @@ def make_site(settings: Settings, exchange: Exchange, models: Models, websockets
         websockets=websockets,
         scripts=Scripts(render, Addresses(settings.server.trusted_proxies)),
         hosts=make_hosts(settings),
+        others=others,
         pages=pages.handlers(),
     )
 

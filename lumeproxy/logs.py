@@ -24,7 +24,7 @@ from lumeproxy.clock import Clock
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 CALL_FIRST = ("account", "model", "status", "cost_nanousd")
 # Our keys, of which the public id may stay, and those of the providers.
-_SECRET = re.compile(r"(lume_[0-9A-Za-z]{8})_[0-9A-Za-z]+|\b(sk-)[0-9A-Za-z_-]{12,}")
+_SECRET = re.compile(r"(lume_(?:admin_)?[0-9A-Za-z]{8})_[0-9A-Za-z]+|\b(sk-)[0-9A-Za-z_-]{12,}")
 
 
 REMEMBERED_PLACES = 1000  # of library code that has logged something

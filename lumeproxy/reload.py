@@ -21,7 +21,7 @@ from lumeproxy.proxy.dispatch import Dispatcher
 from lumeproxy.proxy.free import Models
 from lumeproxy.settings import Settings
 
-STARTING_SECTIONS = ("server", "failover", "limits", "log")
+STARTING_SECTIONS = ("server", "failover", "limits", "notices", "retention", "log")
 
 
 @dataclass(frozen=True, slots=True)

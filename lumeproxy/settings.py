@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from lumeproxy.binding import check_binding
 from lumeproxy.errors import ConfigError
 from lumeproxy.folder import ENV_PREFIX, anchored, config_file, configures, data_folder
+from lumeproxy.sections import Dashboard, Notices, Retention
 
 # pydantic's kinds of faults in plain words; anything else is told in its own.
 PLAIN_WORDS = {
@@ -206,6 +207,7 @@ class Limits(_Section):
     send_buffer_bytes: PositiveInt = 65_536
     receive_buffer_bytes: PositiveInt = 131_072
     write_queue: PositiveInt = 4096
+    admin_body_bytes: PositiveInt = 65_536
     checkpoint_ms: PositiveInt = 2_000
     probe_ms: PositiveInt = 10_000
     probe_bytes: PositiveInt = 8 * 1024 * 1024
@@ -214,21 +216,6 @@ class Limits(_Section):
     websocket_idle_ms: PositiveInt = 900_000
     websocket_open_ms: PositiveInt = 3_300_000
     websockets_per_account: NotNegativeInt = 200
-
-
-class Dashboard(_Section):
-    """The web pages: who may make an account there, how long one stays signed in, and the operator's own texts."""
-
-    registration: Literal["closed", "invite", "open"] = "closed"
-    registrations_per_minute: NotNegativeInt = 3
-    session_hours: Annotated[int, Field(gt=0, le=8760)] = 720
-    password_chars: Annotated[int, Field(ge=8, le=64)] = 10
-    keys_of_account: PositiveInt = 50
-    streams_of_account: PositiveInt = 4
-    terms_file: OptionalPath = None
-    privacy_file: OptionalPath = None
-    terms_version: Annotated[str, Field(min_length=1, max_length=64)] = "1"
-    terms_required: bool = False
 
 
 class Log(_Section):
@@ -254,6 +241,8 @@ class Settings(BaseSettings):
     billing: Billing = Billing()
     limits: Limits = Limits()
     dashboard: Dashboard = Dashboard()
+    notices: Notices = Notices()
+    retention: Retention = Retention()
     log: Log = Log()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from lumeproxy import settings
+from lumeproxy import sections, settings
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.toml"
 TEXT = EXAMPLE.read_text("utf-8")
@@ -26,7 +26,9 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "prices": (settings.ModelPrice, TREE["prices"]["my-model-*"]),
     "billing": (settings.Billing, TREE["billing"]),
     "limits": (settings.Limits, TREE["limits"]),
-    "dashboard": (settings.Dashboard, TREE["dashboard"]),
+    "dashboard": (sections.Dashboard, TREE["dashboard"]),
+    "notices": (sections.Notices, TREE["notices"]),
+    "retention": (sections.Retention, TREE["retention"]),
     "log": (settings.Log, TREE["log"]),
 }
 

@@ -18,7 +18,7 @@ MODULE_LINES, FUNCTION_LINES, FOLDERS_DEEP = 400, 60, 1
 # A module may import its own layer's folder and any lower layer, nothing above; folders of one level don't know each other.
 LAYERS = [
     {"__init__", "errors", "clock"},
-    {"logs", "folder", "binding", "background"},
+    {"logs", "folder", "binding", "background", "sections"},
     {"settings", "core"},
     {"dialects", "upstreams"},
     {"store"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"proxy", "dashboard", "clients"},
     {"compose"},
     {"fleet"},
-    {"reload", "greeting", "discovery", "front"},
+    {"reload", "greeting", "discovery", "front", "administration"},
     {"app"},
     {"doctor"},  # looks at everything, and starts a server of its own where none runs
     {"cli"},
@@ -34,10 +34,10 @@ LAYERS = [
 ]
 # Where a foreign package may be imported, by the first part of our module's name.
 ALLOWED = {
-    "aiohttp": {"app", "compose", "reload", "front", "upstreams", "proxy", "dashboard", "doctor"},
+    "aiohttp": {"app", "administration", "compose", "reload", "front", "upstreams", "proxy", "dashboard", "doctor"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
-    "pydantic": {"settings"},
+    "pydantic": {"settings", "sections"},
     "pydantic_settings": {"settings"},
     "genai_prices": {"core"},
     "jinja2": {"dashboard"},

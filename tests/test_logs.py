@@ -132,6 +132,7 @@ def test_a_key_that_came_into_a_value_does_not_reach_the_line(clock, stream, sty
 def test_of_a_key_in_a_sentence_the_id_stays():
     assert logs.masked(f"There is no account {KEY}.") == "There is no account lume_01234567…."
     assert logs.masked("There is no account lume_x.") == "There is no account lume_x."
+    assert logs.masked(f"lume_admin_01234567_{KEY[14:]}!") == "lume_admin_01234567…!"
 
 
 @pytest.mark.parametrize("style", ["json", "console"])

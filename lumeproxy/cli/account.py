@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from lumeproxy.cli.export import write_export
 from lumeproxy.cli.key import key_limits, state
-from lumeproxy.cli.limits import arguments, rate_options, told
+from lumeproxy.cli.limits import USUAL, Threshold, arguments, rate_options, told
 from lumeproxy.cli.output import Amount, NewName, Text, amounts, dollars, emit_json, say_secret, table, when
 from lumeproxy.cli.reach import Reach, data_options
 from lumeproxy.clock import Clock
@@ -18,7 +19,7 @@ from lumeproxy.clock import Clock
 
 @click.group()
 def account() -> None:
-    """Accounts: create, list, show, limit, suspend, resume, close; admin, link."""
+    """Accounts: create, list, show, limit, suspend, resume, close, export, erase; admin, link."""
 
 
 @account.command()
@@ -81,20 +82,30 @@ def show(name: str, data: Path | None, config: Path | None, as_json: bool) -> No
 
 @account.command()
 @click.argument("name")
+@click.option(
+    "--low-balance",
+    type=Threshold(),
+    metavar="USD",
+    help=f"Tell when the balance falls below this; 0: never [{USUAL}: as set].",
+)
 @rate_options
 @data_options
 def limit(
     name: str,
+    low_balance: tuple[int | None] | None,
     calls_per_minute: tuple[int | None] | None,
     concurrent_calls: tuple[int | None] | None,
     data: Path | None,
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Set how fast and how often at once an account may call with all its keys; what is not named stays."""
+    """Set how fast and how often at once an account may call with all its keys, and which balance is low; what is not
+    named stays."""
     limits = arguments(calls_per_minute, concurrent_calls)
+    if low_balance is not None:
+        limits["low_balance_nanousd"] = low_balance[0]
     if not limits:
-        raise click.UsageError("Name a limit: --calls-per-minute or --concurrent-calls.")
+        raise click.UsageError("Name a limit: --low-balance, --calls-per-minute or --concurrent-calls.")
     _change("account.limit", Reach(data, config, as_json), name=name, **limits)
 
 
@@ -131,6 +142,37 @@ def close(name: str, yes: bool, data: Path | None, config: Path | None, as_json:
                 click.echo("Nothing was changed.")
                 return 1
     _change("account.close", reach, name=name)
+    return 0
+
+
+@account.command()
+@click.argument("name")
+@data_options
+def export(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Print all that is stored of an account, always as one JSON document."""
+    write_export(Reach(data, config, as_json), name)
+
+
+@account.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Don't ask; nobody is asked where there is no terminal.")
+@data_options
+def erase(name: str, yes: bool, data: Path | None, config: Path | None, as_json: bool) -> int:
+    """Close an account for good and erase its name, its keys, and all addresses, user agents and sessions of its calls; the
+    ledger stays, under a number."""
+    reach = Reach(data, config, as_json)
+    if not (yes or reach.as_json) and on_terminal():
+        found = reach.run("account.show", name=name)
+        click.echo(f"Erasing {found['account']} can't be undone. Export it first with: ", nl=False)
+        click.echo(reach.hint(f"account export {found['account']}"))
+        if not click.confirm("Erase it?"):
+            click.echo("Nothing was changed.")
+            return 1
+    erased = reach.run("account.erase", name=name)
+    if reach.as_json:
+        emit_json(erased)
+    else:
+        click.echo(f"The account is erased. Its entries are kept as {erased['account']}, with the notes of its grants.")
     return 0
 
 
@@ -184,5 +226,8 @@ def _print(found: dict[str, Any]) -> None:
     held = f", {dollars(found['held_nanousd'])} of it held by running calls" if found["held_nanousd"] else ""
     stays = ", which stays with it" if found["status"] == "closed" and found["balance_nanousd"] else ""
     click.echo(f"Balance {dollars(found['balance_nanousd'])}{stays}{held}.")
+    if threshold := found["low_balance_nanousd"]:
+        below = "It is" if found["balance_nanousd"] < threshold else "Somebody is told when it falls"
+        click.echo(f"{below} below {dollars(threshold)}.")
     if limits := told(found):
         click.echo(f"It may use {limits}.")

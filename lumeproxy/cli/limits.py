@@ -32,6 +32,18 @@ class Rate(click.ParamType[Any]):
         return (int(text),)
 
 
+class Threshold(click.ParamType[Any]):
+    """Dollars, 0 for none; the word `usual` is None, which stands for what the settings say."""
+
+    name = "dollars"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | None]:
+        """Nano-USD in a tuple, as Rate; what is no amount is a usage error."""
+        if isinstance(value, tuple):
+            return value
+        return (None if value == USUAL else Amount().convert(value, param, ctx),)
+
+
 class PeriodAmount(click.ParamType[tuple[str, int | None]]):
     """`day=5`: dollars for a period; `day=none` for no such limit."""
 

@@ -15,6 +15,7 @@ import click
 
 from lumeproxy import __version__
 from lumeproxy.cli.account import account
+from lumeproxy.cli.admin_key import admin_key
 from lumeproxy.cli.audit import audit
 from lumeproxy.cli.backup import backup
 from lumeproxy.cli.credit import credit
@@ -55,7 +56,7 @@ def tree(context: click.Context, /, **options: object) -> int | None:
     return status
 
 
-for command in (serve, account, key, credit, usage, upstream, audit, backup, doctor, setup):
+for command in (serve, account, key, credit, usage, upstream, audit, backup, doctor, setup, admin_key):
     tree.add_command(command)
 
 

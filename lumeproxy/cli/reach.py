@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from lumeproxy.settings import Settings
 
 T = TypeVar("T")
+# Carries out an operation of a name with arguments.
+Ask = Callable[[str, dict[str, Any]], Awaitable[Any]]
 # The one operation that may begin a database; for all others, a folder without one is a slip in --data.
 BEGINS = "account.create"
 # A server that is starting or stopping holds the lock without answering; it is waited for this long.
@@ -90,7 +93,22 @@ class Reach:
 
     def run(self, operation: str, **arguments: Any) -> Any:
         """Carry out an operation and return its answer. Raises LumeError kinds."""
-        return asyncio.run(self._run(operation, arguments))
+        return asyncio.run(self._run(operation, lambda ask: ask(operation, arguments)))
+
+    def pages(self, operation: str, take: Callable[[list[Any]], bool], **arguments: Any) -> None:
+        """Read a list part by part; `take` gets the rows of each and says whether to go on. A server that starts or stops
+        meanwhile changes nothing: the cursor holds. Raises LumeError kinds."""
+        cursor: str | None = None
+
+        async def read(ask: Ask) -> None:
+            nonlocal cursor
+            while True:
+                part = await ask(operation, {**arguments, "cursor": cursor})
+                cursor = part["next_cursor"]
+                if not take(part["items"]) or cursor is None:
+                    return
+
+        asyncio.run(self._run(operation, read))
 
     def server_url(self) -> str | None:
         """Where clients reach the running server, None when none runs."""
@@ -118,18 +136,19 @@ class Reach:
         given = self._settings or settings.load(config=self._config, data=self._data, environ=os.environ)
         return ConfiguredFleet(given, os.environ)
 
-    async def _run(self, operation: str, arguments: dict[str, Any]) -> Any:
+    async def _run(self, operation: str, work: Callable[[Ask], Awaitable[T]]) -> T:
+        """Do work that asks for operations; it goes on with another `ask` where a server ends in the middle."""
         from lumeproxy.dashboard.control import NotRunning, call
         from lumeproxy.store.lock import Locked
 
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return await call(self.folder, operation, arguments)
+                return await work(partial(call, self.folder))
             except NotRunning:
                 pass
             try:
-                return await self._alone(operation, arguments)
+                return await self._alone(operation, work)
             except Locked as error:
                 if time.monotonic() > deadline:
                     raise ConfigError(
@@ -137,8 +156,8 @@ class Reach:
                     ) from None
             await asyncio.sleep(PAUSE_S)
 
-    async def _alone(self, operation: str, arguments: dict[str, Any]) -> Any:
-        """No server runs: take its place for one operation."""
+    async def _alone(self, operation: str, work: Callable[[Ask], Awaitable[T]]) -> T:
+        """No server runs: take its place for a moment."""
         from lumeproxy.clock import Clock
         from lumeproxy.dashboard.operations import Operations
         from lumeproxy.dashboard.upstreams import UpstreamDesk
@@ -152,7 +171,7 @@ class Reach:
             more = (
                 UpstreamDesk(database, clock, self._fleet()).operations() if operation.startswith("upstream.") else {}
             )
-            return await Operations(database, clock, on_change=lambda: None, more=more).run(operation, arguments)
+            return await work(Operations(database, clock, on_change=lambda: None, more=more).run)
         finally:
             await database.close()
 

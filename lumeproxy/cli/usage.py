@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lumeproxy.cli.export import write_list
 from lumeproxy.cli.output import Since, amounts, count, dollars, emit_json, plural, short_count, table, when
 from lumeproxy.cli.reach import Reach, data_options
 
@@ -24,7 +25,7 @@ SHOWN_ROWS = 50
     help="Sum up by model, key, day, session, upstream or account.",
 )
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), metavar="N", help=f"Newest calls [{SHOWN_ROWS}; 10,000 with --json]."
+    "--limit", type=click.IntRange(1, 10_000), metavar="N", help=f"Newest calls [{SHOWN_ROWS}; all with --json]."
 )
 @data_options
 def usage(
@@ -46,12 +47,14 @@ def usage(
         else:
             click.echo(_totals(by, sums) if sums else nothing)
         return
+    if reach.as_json:
+        write_list(reach, "usage.page", most=limit, account=account, since_ms=since)
+        click.echo()
+        return
     shown = limit or SHOWN_ROWS
     # One more than is shown tells whether there are more.
-    records = reach.run("usage.list", account=account, since_ms=since, limit=limit if reach.as_json else shown + 1)
-    if reach.as_json:
-        emit_json(records)
-    elif not records:
+    records = reach.run("usage.list", account=account, since_ms=since, limit=shown + 1)
+    if not records:
         click.echo(nothing)
     else:
         click.echo(_records(records[:shown], of_one=account is not None, more=len(records) > shown))

@@ -4,7 +4,7 @@ As GitHub's tokens (github.blog, "Behind GitHub's new authentication token forma
 find a leaked key, the checksum lets us refuse a typo without a look-up. Only the SHA-256 is stored; a slow hash would
 protect guessable secrets, which 190 random bits are not, and cost 50 ms a call.
 
-For leak scanners: lume_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}
+For leak scanners: lume_(admin_)?[0-9A-Za-z]{8}_[0-9A-Za-z]{38}
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PREFIX = "lume_"
+ADMIN_PREFIX = "lume_admin_"  # of a key of the admin API, which makes no calls; else as the others
 ID_CHARS = 8
 SECRET_CHARS = 32
 CHECK_CHARS = 6
-LENGTH = len(PREFIX) + ID_CHARS + 1 + SECRET_CHARS + CHECK_CHARS
+_REST_CHARS = ID_CHARS + 1 + SECRET_CHARS + CHECK_CHARS
+LENGTH = len(PREFIX) + _REST_CHARS
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _UNBIASED = 248  # the largest multiple of 62 in a byte; bytes above are drawn again
@@ -35,26 +37,26 @@ class NewKey:
     last4: str
 
 
-def make(random_bytes: Callable[[int], bytes]) -> NewKey:
+def make(random_bytes: Callable[[int], bytes], prefix: str = PREFIX) -> NewKey:
     """A new key from a source of random bytes."""
     key_id = _base62(random_bytes, ID_CHARS)
-    body = f"{PREFIX}{key_id}_{_base62(random_bytes, SECRET_CHARS)}"
+    body = f"{prefix}{key_id}_{_base62(random_bytes, SECRET_CHARS)}"
     text = body + _checksum(body)
     return NewKey(key_id, text, digest(text), text[-4:])
 
 
-def id_in(text: str) -> str:
+def id_in(text: str, prefix: str = PREFIX) -> str:
     """What stands where a key has its public id; whether it is one, `parse` or a known digest tells."""
-    return text[len(PREFIX) : len(PREFIX) + ID_CHARS]
+    return text[len(prefix) : len(prefix) + ID_CHARS]
 
 
-def parse(text: str) -> str | None:
-    """The public id of a well-formed key, None for anything else: wrong length, alphabet or checksum."""
-    if len(text) != LENGTH or not text.isascii() or not text.startswith(PREFIX):
+def parse(text: str, prefix: str = PREFIX) -> str | None:
+    """The public id of a well-formed key of that kind, None for anything else: wrong length, alphabet or checksum."""
+    if len(text) != len(prefix) + _REST_CHARS or not text.isascii() or not text.startswith(prefix):
         return None
-    key_id = id_in(text)
+    key_id = id_in(text, prefix)
     if (
-        text[len(PREFIX) + ID_CHARS] != "_"
+        text[len(prefix) + ID_CHARS] != "_"
         or not key_id.isalnum()
         or text[-CHECK_CHARS:] != _checksum(text[:-CHECK_CHARS])
     ):

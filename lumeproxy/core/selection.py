@@ -123,6 +123,11 @@ class Selection:
         self._identities = {name: tuple(identities) for name, identities in upstreams.items()}
         self.members = members
 
+    @property
+    def disabled(self) -> frozenset[str]:
+        """The upstreams that get no calls."""
+        return frozenset([member.name for member in self.members.values() if member.disabled])
+
     def disable(self, names: Collection[str]) -> None:
         """Exactly these upstreams get no calls."""
         for member in self.members.values():

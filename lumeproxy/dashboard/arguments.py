@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -12,6 +12,8 @@ from lumeproxy.core.limits import Budget, Limits
 LAST_MS = 253_402_300_799_999  # the end of the year 9999, beyond which a time has no date
 Sentence = Annotated[str, msgspec.Meta(max_length=500)]
 Limit = Annotated[int, msgspec.Meta(ge=1)]
+Rows = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Cursor = Annotated[str, msgspec.Meta(max_length=400)]
 Span = Annotated[int, msgspec.Meta(ge=0, le=LAST_MS)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 Money = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
@@ -125,6 +127,47 @@ class Totals(Arguments):
     since_ms: Time | None = None
 
 
+class Page(Arguments, kw_only=True):
+    """A part of a list: how many rows, and the cursor that the part before ended with."""
+
+    limit: Rows = 100
+    cursor: Cursor | None = None
+
+
+class PageOf(Page, kw_only=True):
+    """A part of a list of one account or of all."""
+
+    account: str | None = None
+
+
+class EntryPage(Page, kw_only=True):
+    """A part of an account's entries, newest first."""
+
+    account: str
+
+
+class UsagePage(PageOf, kw_only=True):
+    """A part of the records of calls that began at a time or later, newest first."""
+
+    since_ms: Time | None = None
+
+
+class Summary(Arguments):
+    """Sums by a group, of calls that began at a time or later."""
+
+    by: Literal["model", "key", "day", "session", "upstream", "account"]
+    account: str | None = None
+    since_ms: Time | None = None
+
+
+class CreateAdminKey(Arguments):
+    """A new admin key; `expires_ms` is a point in time. One that may not change anything reads only."""
+
+    name: Sentence = ""
+    may_change: bool = True
+    expires_ms: Time | None = None
+
+
 class Backup(Arguments):
     """Where to."""
 
@@ -145,9 +188,10 @@ class Rates(Arguments, kw_only=True):
 
 
 class LimitAccount(Rates, kw_only=True):
-    """An account's limits."""
+    """An account's limits, and below which balance its owner is told (0: never)."""
 
     name: str
+    low_balance_nanousd: Money | None | UnsetType = UNSET
 
 
 class LimitKey(Rates, kw_only=True):

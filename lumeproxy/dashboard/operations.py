@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+from msgspec import UnsetType
 
 from lumeproxy import __version__
 from lumeproxy.clock import Clock
 from lumeproxy.core import apikey
 from lumeproxy.core.apikey import NewKey
 from lumeproxy.dashboard import arguments as args
+from lumeproxy.dashboard import shown
+from lumeproxy.dashboard.adminkeys import AdminKeys
+from lumeproxy.dashboard.erasing import Erasing
+from lumeproxy.dashboard.listings import LISTINGS, Listings
 from lumeproxy.dashboard.operations_codes import Codes
 from lumeproxy.dashboard.operations_people import People
 from lumeproxy.dashboard.recorded import COMMAND, Actor, Recorded
 from lumeproxy.errors import Missing, Refused
-from lumeproxy.store import accounts, backup, budgets, keys, ledger, usage
+from lumeproxy.store import accounts, backup, keys, ledger, usage
 from lumeproxy.store.accounts import Account
 from lumeproxy.store.audit import audit
 from lumeproxy.store.database import Database, Tx
@@ -46,6 +51,8 @@ READS = frozenset(
         "code.list",
         "code.show",
         "action.list",
+        "admin_key.list",
+        *LISTINGS,
     }
 )
 
@@ -56,7 +63,7 @@ class Operations:
 
     def __init__(
         self,
-        database: Database | Recorded,
+        database: Database,
         clock: Clock,
         *,
         on_change: Callable[[], None],
@@ -69,6 +76,7 @@ class Operations:
         self._on_change = on_change
         self._base_url = base_url
         self._random_bytes = random_bytes
+        self._more = more
         self._table: dict[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]] = {
             "server.show": (args.Arguments, self._server_show),
             "account.create": (args.CreateAccount, self._account_create),
@@ -90,9 +98,13 @@ class Operations:
             "usage.totals": (args.Totals, self._usage_totals),
             "audit.run": (args.Arguments, self._audit),
             "backup.run": (args.Backup, self._backup),
+            **Listings(database, clock).table(),
+            **AdminKeys(database, clock, random_bytes).table(),
+            **Erasing(database, clock, on_change).table(),
             **(more or {}),
         }
-        self._more = frozenset(more or ())
+        # What writes by itself, more than once: its line follows.
+        self._apart = frozenset(more or ()) | Erasing(database, clock, on_change).table().keys()
         self._table |= People(database, clock, on_change, random_bytes, base_url).table()
         self._table |= Codes(database, clock, on_change, random_bytes).table()
 
@@ -110,20 +122,31 @@ class Operations:
             raise Refused(f"Wrong arguments for {name}: {error}.") from None
         if name in READS:
             return await method(converted)
-        assert isinstance(self._database, Database)
-        recorded = Recorded(self._database, self._clock, actor, name, converted)
-        if name in self._more:  # another desk's, which writes by itself; the line follows
+        if name in self._apart:
             answer = await method(converted)
-            await recorded.write(lambda _tx: None)
+            about = args.Name(answer["account"]) if name == "account.erase" else converted
+            await Recorded(self._database, self._clock, actor, name, about).write(lambda _tx: None)
             return answer
+        recorded = Recorded(self._database, self._clock, actor, name, converted)
         for_actor = Operations(
-            recorded,
+            cast(Database, recorded),
             self._clock,
             on_change=self._on_change,
             base_url=self._base_url,
             random_bytes=self._random_bytes,
         )
         return await for_actor._table[name][1](converted)
+
+    def on(self, database: Database, random_bytes: Callable[[int], bytes]) -> Operations:
+        """The same operations on a view of the database, drawing keys from another source."""
+        return Operations(
+            database,
+            self._clock,
+            on_change=self._on_change,
+            base_url=self._base_url,
+            random_bytes=random_bytes,
+            more=self._more,
+        )
 
     async def _server_show(self, _given: args.Arguments) -> Any:
         return {"version": __version__, "base_url": self._base_url, "process_id": os.getpid()}
@@ -152,14 +175,14 @@ class Operations:
                 ledger.grant(tx, given.name, given.credit_nanousd, "first credit", given.idempotency_key, now_ms)
             return accounts.get(tx, given.name)
 
-        return _shown(await self._database.write(create))
+        return shown.account(await self._database.write(create))
 
     async def _account_list(self, _given: args.Arguments) -> Any:
-        return [_shown(account) for account in await self._database.read(accounts.list_all)]
+        return [shown.account(account) for account in await self._database.read(accounts.list_all)]
 
     async def _account_show(self, given: args.Name) -> Any:
         account = await self._database.read(accounts.get, given.name)
-        return {**_shown(account), "keys": await self._keys(given.name)}
+        return {**shown.account(account), "keys": await self._keys(given.name)}
 
     async def _account_suspend(self, given: args.Suspend) -> Any:
         if not given.reason.strip():
@@ -174,16 +197,18 @@ class Operations:
 
     async def _account_limit(self, given: args.LimitAccount) -> Any:
         def limit(tx: Tx) -> Account:
+            if not isinstance(given.low_balance_nanousd, UnsetType):
+                accounts.set_low_balance(tx, given.name, given.low_balance_nanousd)
             return accounts.limit(tx, given.name, given.limits(accounts.get(tx, given.name).limits))
 
         account = await self._database.write(limit)
         self._on_change()
-        return _shown(account)
+        return shown.account(account)
 
     async def _set_status(self, name: str, status: str, reason: str) -> Any:
         account = await self._database.write(accounts.set_status, name, status, reason, self._clock.now_ms())
         self._on_change()
-        return _shown(account)
+        return shown.account(account)
 
     # --- keys ----------------------------------------------------------------------------------------------------------
 
@@ -207,11 +232,7 @@ class Operations:
         now_ms = self._clock.now_ms()
 
         def read(tx: Tx) -> list[dict[str, Any]]:
-            shown = []
-            for key in keys.list_all(tx, account):
-                left = budgets.left(tx, key.id, now_ms) if key.budget else None
-                shown.append({**_shown_key(key), "budget_left_nanousd": None if left is None else left.left_nanousd})
-            return shown
+            return [shown.key_and_left(tx, key, now_ms) for key in keys.list_all(tx, account)]
 
         return await self._database.read(read)
 
@@ -222,12 +243,12 @@ class Operations:
 
         key = await self._database.write(limit)
         self._on_change()
-        return _shown_key(key)
+        return shown.key(key)
 
     async def _key_revoke(self, given: args.Id) -> Any:
         key = await self._database.write(keys.revoke, given.id, self._clock.now_ms())
         self._on_change()
-        return _shown_key(key)
+        return shown.key(key)
 
     async def _key_rotate(self, given: args.Rotate) -> Any:
         now_ms = self._clock.now_ms()
@@ -256,7 +277,7 @@ class Operations:
             "key": new.text,
             "expires_ms": key.expires_ms,
             "models": list(key.models),
-            **_shown_limits(key),
+            **shown.limits(key),
         }
 
     # --- credit, usage, care -------------------------------------------------------------------------------------------
@@ -297,40 +318,3 @@ class Operations:
         if problems:
             raise Refused(f"The backup {given.path} was written but is not sound: {problems[0]}")
         return {"file": given.path, "ok": True}
-
-
-def _shown(account: Account) -> dict[str, Any]:
-    return {
-        "account": account.name,
-        "status": account.status,
-        "reason": account.reason,
-        "balance_nanousd": account.balance_nanousd,
-        "held_nanousd": account.held_nanousd,
-        "available_nanousd": account.available_nanousd,
-        "created_ms": account.created_ms,
-        "calls_per_minute": account.limits.calls_per_minute,
-        "concurrent_calls": account.limits.concurrent_calls,
-    }
-
-
-def _shown_key(key: StoredKey) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "account": key.account_name,
-        "account_status": key.account_status,
-        "name": key.name,
-        "last4": key.last4,
-        "created_ms": key.created_ms,
-        "expires_ms": key.expires_ms,
-        "revoked_ms": key.revoked_ms,
-        "models": list(key.models),
-        **_shown_limits(key),
-    }
-
-
-def _shown_limits(key: StoredKey) -> dict[str, int | None]:
-    return {
-        "calls_per_minute": key.limits.calls_per_minute,
-        "concurrent_calls": key.limits.concurrent_calls,
-        **{f"budget_{period}_nanousd": amount for period, amount in key.budget.periods()},
-    }

@@ -11,7 +11,6 @@ import msgspec
 from lumeproxy.clock import Clock
 from lumeproxy.core import redeem
 from lumeproxy.dashboard import arguments as args
-from lumeproxy.dashboard.recorded import Recorded
 from lumeproxy.errors import Refused
 from lumeproxy.store import actions, codes
 from lumeproxy.store.codes import Batch
@@ -54,7 +53,7 @@ class Codes:
 
     def __init__(
         self,
-        database: Database | Recorded,
+        database: Database,
         clock: Clock,
         on_change: Callable[[], None],
         random_bytes: Callable[[int], bytes],

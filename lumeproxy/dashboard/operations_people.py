@@ -10,16 +10,13 @@ import msgspec
 
 from lumeproxy.clock import Clock
 from lumeproxy.dashboard import arguments as args
-from lumeproxy.dashboard.recorded import Recorded
-from lumeproxy.errors import Refused
-from lumeproxy.store import accounts, codes, erasure, people, sessions
+from lumeproxy.store import accounts, codes, people, sessions
 from lumeproxy.store.database import Database, Tx
 from lumeproxy.store.people import Person
 
 LINK_MS = 24 * 3_600_000  # long enough to be sent to somebody who sleeps
 LINK_BYTES = 24
 LINK_PATH = "/sign-in/link"
-ERASED_AT_ONCE = 1000  # records in one transaction, so that no call waits long for it
 
 
 class Admin(args.Arguments):
@@ -65,7 +62,7 @@ class People:
 
     def __init__(
         self,
-        database: Database | Recorded,
+        database: Database,
         clock: Clock,
         on_change: Callable[[], None],
         random_bytes: Callable[[int], bytes],
@@ -85,7 +82,6 @@ class People:
             "account.link": (args.Name, self._link),
             "account.password": (Password, self._password),
             "account.register": (Register, self._register),
-            "account.erase": (args.Name, self._erase),
             "session.end": (args.Name, self._end),
             "terms.accept": (Accept, self._accept),
         }
@@ -151,21 +147,6 @@ class People:
             return person
 
         return _shown(await self._database.write(end))
-
-    async def _erase(self, given: args.Name) -> Any:
-        """Close an account for good and forget who it was: what is left are its books."""
-        now_ms = self._clock.now_ms()
-        person = await self._database.read(people.of, given.name)
-        if person.is_admin:
-            raise Refused("An operator's account can't be erased; make it a user's again first.")
-        name: str = await self._database.write(erasure.close, person.account_id, now_ms)
-        self._on_change()
-        # Batch by batch, not in the one transaction: there may be a million records. What a crash leaves is cleared when
-        # the operation is repeated with the account's new name.
-        assert isinstance(self._database, Recorded)
-        while await self._database.read(erasure.left, person.account_id):
-            await self._database.quietly(erasure.clear, person.account_id, ERASED_AT_ONCE)
-        return {"account": name, "status": "closed"}
 
 
 def _shown(person: Person) -> dict[str, Any]:

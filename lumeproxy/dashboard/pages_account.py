@@ -103,6 +103,8 @@ async def close(visit: Visit) -> web.StreamResponse:
     try:
         if visit.form.get("name", "").strip().lower() != visit.me.name:
             raise Refused("Type the account's name to close it; nothing was changed.")
+        if visit.me.is_admin:
+            raise Refused("An operator's account can't be erased; make it a user's again first.")
         await _check_password(visit, visit.form.get("old", ""))
         await visit.run("account.erase", name=visit.me.name)
     except (Refused, RateLimited) as error:

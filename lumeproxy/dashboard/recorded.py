@@ -18,13 +18,16 @@ Ts = TypeVarTuple("Ts")
 
 # What is not kept of an operation's arguments: secrets and their digests, and the names that its subject stands for.
 _NOT_KEPT = frozenset({"argon2id", "code", "sha256", "idempotency_key"})
+# What may say who somebody is, by the operation's noun: a line outlives the account that is erased.
+_PERSONAL = {"key": frozenset({"name", "models"}), "account": frozenset({"note"})}
 # Where an operation on such a noun names its account; the others say `account`.
 _NAMED = {"account": "name", "session": "name", "terms": "name"}
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something, and by which way: "command", "page", "api". No account: whoever may read the data folder."""
+    """Who does something, and by which way: "command", "page", or "api" with an admin key's id. No account: whoever may
+    read the data folder, or has that key."""
 
     via: str
     account_id: int | None = None
@@ -66,10 +69,6 @@ class Recorded:
 
         return await self._database.write(recorded)
 
-    async def quietly(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
-        """Write without a line: a further step of what has one already."""
-        return await self._database.write(fn, *args)
-
     async def read(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
         """As the database's own."""
         return await self._database.read(fn, *args)
@@ -80,5 +79,5 @@ class Recorded:
 
     def _kept(self) -> dict[str, Any]:
         given: dict[str, Any] = msgspec.to_builtins(self._given)
-        left_out = _NOT_KEPT | {self._field, "id"}
+        left_out = _NOT_KEPT | {self._field, "id"} | _PERSONAL.get(self._operation.partition(".")[0], frozenset())
         return {name: value for name, value in given.items() if name not in left_out and value not in (None, [], "")}

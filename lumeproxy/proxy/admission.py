@@ -5,7 +5,7 @@ Must not know wire formats or the database. Raises; the caller renders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,12 +103,13 @@ class Admission:
         self._served = dict(served or {})
         self._costs = dict(costs or {})
 
-    def websocket_upstream(self, dialect: str, model: str = "") -> Upstream | None:
+    def websocket_upstream(self, dialect: str, model: str = "", off: Collection[str] = ()) -> Upstream | None:
         """The first upstream in the routes' order, or in the order of a model's routes, that offers WebSockets for a
-        dialect; None without any."""
+        dialect and is not switched `off`; None without any."""
         routes = self.routing.resolve(model)[1] if model else self.routing.routes
         named = (self.upstreams[name] for route in routes for name in route.upstreams)
-        return next((u for u in named if u.websocket is not None and dialect in u.dialects), None)
+        offering = (u for u in named if u.websocket is not None and dialect in u.dialects)
+        return next((upstream for upstream in offering if upstream.name not in off), None)
 
     def candidates(self, key: StoredKey, dialect: str, model: str, *, websocket: bool = False) -> Candidates:
         """The route of a model and those of its upstreams that speak the dialect, over a WebSocket if need be, and have

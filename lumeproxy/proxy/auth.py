@@ -29,6 +29,9 @@ _UNKNOWN = "This API key is not valid here: it is unknown, expired or revoked. A
 _MISSING = (
     "No API key in the request. Send your lumeproxy key as 'Authorization: Bearer lume_…' or 'x-api-key: lume_…'."
 )
+_ADMIN = (
+    "This is a key of the admin API, which makes no calls to models; use a key of an account (lumeproxy key create)."
+)
 _FOREIGN = (
     "The credential in this request is not a lumeproxy key but another service's, and was not kept or passed on. Set "
     "ANTHROPIC_AUTH_TOKEN (Claude Code) or your client's API key to the key that starts with lume_."
@@ -165,6 +168,8 @@ def _presented(headers: Mapping[str, str]) -> str:
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     other = headers.get("x-api-key", "").strip()
     for text in (bearer, other):
+        if text.startswith(apikey.ADMIN_PREFIX):
+            raise Unauthorized(_ADMIN)
         if text.startswith(apikey.PREFIX):
             return text
     if bearer or other:

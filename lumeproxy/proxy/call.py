@@ -7,7 +7,7 @@ ends exactly once in `settle`, whatever the ending. Must not know wire formats.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ from lumeproxy.core.types import Ending, SettledBy, Usage, UsageRecord
 from lumeproxy.dialects.base import Dialect, Reader
 from lumeproxy.errors import StoreUnavailable
 from lumeproxy.proxy.admission import Admission, Plan
+from lumeproxy.proxy.tally import Tally
 from lumeproxy.store import ledger, prices
 from lumeproxy.store.database import Database, Tx, unattended
 from lumeproxy.store.keys import StoredKey
@@ -43,6 +44,7 @@ class Books:
     clock: Clock
     log: FilteringBoundLogger
     remembered_prices: set[str]
+    tally: Tally = field(default_factory=Tally)
 
     async def remember(self, price: Price) -> None:
         """See to it that a bill by this price can be recomputed for ever: its terms are in the database."""
@@ -341,6 +343,7 @@ class Call:
     def _report(self, record: UsageRecord) -> None:
         """The one log line of a call."""
         assert self.settled is not None
+        self.books.tally.ended(record, self.settled)
         log = self.books.log.warning if self.settled.shortfall_nanousd else self.books.log.info
         log(
             "call",

@@ -6,7 +6,7 @@ The dialect is known from the path before anything can fail. Must not know what 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
@@ -52,8 +52,9 @@ _HOME = (
 
 
 class Site:
-    """Routes and error answers; `hosts` are the Host names that are answered, None for any. `pages` are more routes, of the
-    dashboard; the page at / is for browsers, everything else gets a text there."""
+    """Routes and error answers; `hosts` are the Host names that are answered, None for any. `others` serve all methods of
+    paths that are not the models' APIs. `pages` are the dashboard's routes; the page at / is for browsers, everything else
+    gets a text there."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Site:
         websockets: WebSockets,
         scripts: Scripts,
         hosts: frozenset[str] | None,
+        others: Mapping[str, Handler] | None = None,
         pages: Iterable[tuple[str, str, Handler]] = (),
     ) -> None:
         self._exchange = exchange
@@ -74,6 +76,7 @@ class Site:
         self._hosts = hosts
         self._pages = {(method, path): handler for method, path, handler in pages}
         self._front = self._pages.pop(("GET", "/"), None)
+        self._others = others or {}
         self._clock = exchange.books.clock
         self._log = exchange.books.log
 
@@ -104,6 +107,8 @@ class Site:
         add("GET", "/readyz", self._guarded(self._ready, any_host=True))
         for (method, path), handler in self._pages.items():
             add(method, path, self._guarded(handler))
+        for path, handler in self._others.items():
+            add("*", path, self._guarded(handler))
         add("*", "/{path:.*}", self._guarded(self._nothing_here))
         return app
 
@@ -155,6 +160,7 @@ class Site:
     def _failed(self, dialect: Dialect, error: LumeError, request: web.Request, call_id: str) -> web.Response:
         """An error before the hold: nothing was charged; one log line, no record."""
         write = self._log.error if isinstance(error, StoreUnavailable) else self._log.info
+        self._exchange.books.tally.refused(error.code)
         write("refused", call=call_id, path=_shown_path(request), error=error.code)
         response = answers.failed(dialect, error, request, call_id)
         if isinstance(error, _BadFraming):

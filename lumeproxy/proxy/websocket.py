@@ -73,7 +73,8 @@ class WebSockets:
         """
         # A model that only HTTP serves is told at once: in the middle of a connection, Codex would try six times.
         announced = self.wire.model_announced(request.headers)
-        upstream = self.books.admission.websocket_upstream(self.wire.dialect.name, announced)
+        off = self.exchange.dispatcher.selection.disabled
+        upstream = self.books.admission.websocket_upstream(self.wire.dialect.name, announced, off)
         if upstream is None or self._stopping:
             raise UpgradeRequired("WebSockets are not offered here; use HTTP.")
         key = await self._caller(request)
@@ -273,8 +274,9 @@ class _Connection:
             if socket is None or upstream is not self._upstream:
                 socket = await self.dial(upstream)
             await call.hold()
-            call.upstream = upstream.name
-            message = dialect.to_upstream(self._message, asking.asked, plan.route.upstream_model)
+            call.upstream, call.credential = upstream.name, 1  # a connection is opened with the first
+            model = plan.candidates.model_at(upstream.name, asking.asked.model)
+            message = dialect.to_upstream(self._message, asking.asked, model)
             running = SocketCall(
                 call,
                 asking,

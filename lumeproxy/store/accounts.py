@@ -11,15 +11,18 @@ from lumeproxy.errors import Missing, Refused
 from lumeproxy.store.database import Tx, bound
 
 HOUSE_CREDIT, HOUSE_REVENUE, HOUSE_SHORTFALL = 1, 2, 3  # rows of the first migration
+ERASED = "erased-"  # and the account's number: the name of an erased account
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 _COLUMNS = (
-    "id, name, kind, status, reason, balance_nanousd, held_nanousd, created_ms, calls_per_minute, concurrent_calls"
+    "id, name, kind, status, reason, balance_nanousd, held_nanousd, created_ms, calls_per_minute, concurrent_calls,"
+    " low_balance_nanousd"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A row; `available_nanousd` is what no hold has set aside."""
+    """A row; `available_nanousd` is what no hold has set aside. Below `low_balance_nanousd` (None: what is usual, 0: never)
+    its owner is told."""
 
     id: int
     name: str
@@ -30,6 +33,7 @@ class Account:
     held_nanousd: int
     created_ms: int
     limits: Limits = USUAL
+    low_balance_nanousd: int | None = None
 
     @property
     def available_nanousd(self) -> int:
@@ -50,6 +54,8 @@ def checked_name(name: str) -> str:
 def create(tx: Tx, name: str, now_ms: int) -> Account:
     """A new account without credit. Raises Refused for a taken name or one that is no name."""
     name = checked_name(name)
+    if name.startswith(ERASED):
+        raise Refused(f"Names that begin with {ERASED} are kept for accounts that were erased.")
     if tx.execute("SELECT 1 FROM accounts WHERE name = $1", bound(name)).fetchone():
         raise Refused(f"There is an account {name} already.")
     tx.execute(
@@ -72,6 +78,15 @@ def get(tx: Tx, name: str) -> Account:
 def list_all(tx: Tx) -> list[Account]:
     """All customers by name."""
     rows = tx.execute(f"SELECT {_COLUMNS} FROM accounts WHERE kind = 'customer' ORDER BY name")
+    return [_account(row) for row in rows]
+
+
+def page(tx: Tx, after: str, limit: int) -> list[Account]:
+    """So many customers by name, those behind a name."""
+    rows = tx.execute(
+        f"SELECT {_COLUMNS} FROM accounts WHERE name > $1 AND kind = 'customer' ORDER BY name LIMIT $2",
+        bound(after, limit),
+    )
     return [_account(row) for row in rows]
 
 
@@ -135,11 +150,18 @@ def limit(tx: Tx, name: str, limits: Limits) -> Account:
     return get(tx, name)
 
 
+def set_low_balance(tx: Tx, name: str, low_balance_nanousd: int | None) -> Account:
+    """Set below which balance a notice is due; None for what is usual. Raises Missing."""
+    account = get(tx, name)
+    tx.execute("UPDATE accounts SET low_balance_nanousd = $1 WHERE id = $2", bound(low_balance_nanousd, account.id))
+    return get(tx, name)
+
+
 def probe(tx: Tx) -> None:
     """Write something, to learn whether the disk takes it."""
     tx.execute("UPDATE accounts SET changed_ms = changed_ms + 1 WHERE id = $1", bound(HOUSE_CREDIT))
 
 
 def _account(row: tuple[Any, ...]) -> Account:
-    fields: list[Any] = [*row[:-2], Limits(*row[-2:])]
+    fields: list[Any] = [*row[:-3], Limits(*row[-3:-1]), row[-1]]
     return Account(*fields)

@@ -38,11 +38,12 @@ class Action:
     after: dict[str, Any]
 
 
-# What is watched of a subject, by table; a name is not, since it may be a person's.
+# What is watched of a subject, by table. Names, notes and model patterns are not: they may say who somebody is, and a line
+# outlives the account that is erased.
 _ACCOUNT = "status", "reason", "balance_nanousd", "calls_per_minute", "concurrent_calls"
-_PERSON = "role", "note"
+_PERSON = ("role",)
 _KEY = (
-    "name", "models", "expires_ms", "revoked_ms", "calls_per_minute", "concurrent_calls", "day_nanousd", "week_nanousd",
+    "expires_ms", "revoked_ms", "calls_per_minute", "concurrent_calls", "day_nanousd", "week_nanousd",
     "month_nanousd", "total_nanousd",
 )  # fmt: skip
 

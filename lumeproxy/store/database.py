@@ -21,6 +21,7 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
 import aiosqlite
 
+from lumeproxy.core.metrics import Histogram
 from lumeproxy.errors import ConfigError, StoreUnavailable
 from lumeproxy.store.batch import BUSY_MS, Job, carry_out, commit, prepared, translated
 from lumeproxy.store.files import Files
@@ -116,6 +117,8 @@ class Database:
         self._closed = False
         self._closing = asyncio.Lock()
         self.sqlite_version = version
+        self._between: deque[tuple[Callable[[Tx], Any], asyncio.Future[Any]]] = deque()
+        self.commit_times, self._launched_s = Histogram(), 0.0
 
     @classmethod
     async def open(cls, folder: Path, *, queue_limit: int = QUEUE_LIMIT, batch_limit: int = BATCH_LIMIT) -> Database:
@@ -147,6 +150,21 @@ class Database:
     def has_wal_reset_bug(self) -> bool:
         """Whether this SQLite may lose commits where two connections write."""
         return has_wal_reset_bug(self.sqlite_version)
+
+    def queue_length(self) -> int:
+        """How many transactions wait for the writer, without those that it is at."""
+        return len(self._waiting) + len(self._urgent)
+
+    async def between(self, fn: Callable[[Tx], T]) -> T:
+        """Run a short function on the writer's connection between two batches, for what SQLite does in no transaction."""
+        self._check_open()
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._between.append((fn, future))
+        self._start()
+        try:
+            return await future
+        except sqlite3.Error as error:
+            raise translated(error) from None
 
     def submit(
         self, fn: Callable[[Tx, *Ts], T], *args: *Ts, abandoned: Callable[[T], None] | None = None
@@ -182,8 +200,7 @@ class Database:
 
     async def read(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
         """Run a function on the read-only connection. Raises StoreUnavailable where the disk is at fault."""
-        if self._closed:
-            raise StoreUnavailable("The database is closed.", retry_after_s=1)
+        self._check_open()
         try:
             return await self._reader.run(lambda conn: fn(conn, *args))
         except sqlite3.Error as error:
@@ -192,8 +209,7 @@ class Database:
     async def outside(self, fn: Callable[[Tx, *Ts], T], *args: *Ts) -> T:
         """Run a long function outside any transaction, on a read-only connection of its own: neither writes nor short
         reads wait for it (VACUUM INTO took 150 ms for 48 MB)."""
-        if self._closed:
-            raise StoreUnavailable("The database is closed.", retry_after_s=1)
+        self._check_open()
         connection = None
         try:
             connection = await _opened(partial(_read_only, self._uri))
@@ -203,6 +219,10 @@ class Database:
         finally:
             if connection is not None:
                 await connection.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("The database is closed.", retry_after_s=1)
 
     async def close(self) -> None:
         """Carry out what is queued, then close both connections and give up the lock. Harmless to repeat: a second
@@ -226,19 +246,25 @@ class Database:
         args: tuple[Any, ...],
         abandoned: Callable[[T], None] | None = None,
     ) -> asyncio.Future[T]:
-        if self._closed:
-            raise StoreUnavailable("The database is closed.", retry_after_s=1)
+        self._check_open()
         future: asyncio.Future[T] = self._loop.create_future()
         queue.append(Job(fn, args, future, abandoned))
+        self._start()
+        return future
+
+    def _start(self) -> None:
         if not self._in_flight:
             self._in_flight = True
             self._idle.clear()
             self._launch()
-        return future
 
     def _launch(self) -> None:
         """Carry out the next batch. There is at most one on its way, and until it has landed the connection is its own."""
-        waiting = len(self._urgent) + len(self._waiting)
+        if self._between:
+            fn, future = self._between.popleft()
+            self._writer.run(fn).add_done_callback(partial(self._passed, future))
+            return
+        waiting = self.queue_length()
         if 0 < waiting < self._expected and self._turns < TURNS_WAITED:
             # More are about to come, as many as lately; on a busy loop they are here within a turn or two.
             self._turns += 1
@@ -254,6 +280,7 @@ class Database:
             self._in_flight = False
             self._idle.set()
             return
+        self._launched_s = self._loop.time()
         rest = commit if prepared(batch, self._writer.raw) else carry_out
         self._writer.post(partial(self._finish, rest, batch))
 
@@ -266,7 +293,18 @@ class Database:
                 job.error = job.error or error
         self._loop.call_soon_threadsafe(self._landed, batch)
 
+    def _passed(self, future: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
+        """Hand on what came of a function between two batches."""
+        if not future.done():
+            error = done.exception()
+            if error is None:
+                future.set_result(done.result())
+            else:
+                future.set_exception(error)
+        self._launch()
+
     def _landed(self, batch: list[Job]) -> None:
+        self.commit_times.observe(self._loop.time() - self._launched_s)
         for job in batch:
             if job.future.done():  # its caller was cancelled; what the job did stays done
                 if job.error is None and job.abandoned is not None:

@@ -126,6 +126,18 @@ def list_all(tx: Tx, account_name: str | None = None) -> list[StoredKey]:
     ]
 
 
+def page(tx: Tx, account_name: str | None, after: tuple[int, str], limit: int) -> list[StoredKey]:
+    """So many keys of an account (Missing where it does not exist) or all, oldest first, those behind a place: when one was
+    made, and its id."""
+    mine = "" if account_name is None else " AND k.account_id = $4"
+    account_id = 0 if account_name is None else accounts.get(tx, account_name).id
+    rows = tx.execute(
+        _SELECT + f" WHERE (k.created_ms, k.id) > ($1, $2){mine} ORDER BY k.created_ms, k.id LIMIT $3",
+        bound(*after, limit, account_id),
+    )
+    return [_key(row) for row in rows]
+
+
 def revoke(tx: Tx, key_id: str, at_ms: int) -> StoredKey:
     """End a key at a time, at once or after an overlap; an earlier end stays. Raises Missing."""
     key = get(tx, key_id)

@@ -9,7 +9,7 @@ import msgspec
 from lumeproxy.core.limits import DAY_MS
 from lumeproxy.core.types import UsageRecord
 from lumeproxy.errors import Refused
-from lumeproxy.store import accounts
+from lumeproxy.store import accounts, rollups
 from lumeproxy.store.database import Tx, bound, positional
 
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(UsageRecord))
@@ -37,14 +37,14 @@ TOKEN_CLASSES = (
     "reasoning_tokens",
 )  # fmt: skip
 
-# Group to its expression over the days' sums; sessions are in no sum, and are added up from their records.
+# Group to its column of the days' sums; sessions are in no sum, and are added up from their records.
 _GROUPS = {
-    "model": "u.model",
-    "key": "u.key_id",
-    "day": "date(u.day * 86400, 'unixepoch')",
-    "session": "u.session_id",
-    "upstream": "u.upstream",
-    "account": "a.name",
+    "model": "model",
+    "key": "key_id",
+    "day": "day",
+    "session": "session_id",
+    "upstream": "upstream",
+    "account": "account_id",
 }
 
 
@@ -80,6 +80,32 @@ def shown(row: tuple[Any, ...]) -> dict[str, Any]:
     return record
 
 
+def page(
+    tx: Tx,
+    account_name: str | None,
+    since_ms: int,
+    before: tuple[int, str],
+    limit: int,
+) -> list[dict[str, Any]]:
+    """So many records as SHOWN, newest first, of calls that began at a time or later, those before a place (time, call id):
+    of one account (Missing where it does not exist) or all."""
+    columns = ", ".join(
+        "(SELECT name FROM accounts WHERE id = u.account_id)" if name == "account" else "u." + name for name in SHOWN
+    )
+    mine = "" if account_name is None else "u.account_id = $5 AND "
+    account_id = 0 if account_name is None else accounts.get(tx, account_name).id
+    rows = tx.execute(
+        f"SELECT {columns} FROM usage u WHERE {mine}u.time_ms >= $1 AND (u.time_ms, u.call_id) < ($2, $3)"
+        " ORDER BY u.time_ms DESC, u.call_id DESC LIMIT $4",
+        bound(since_ms, *before, limit, account_id),
+    )
+    found = [dict(zip(SHOWN, row, strict=True)) for row in rows]
+    for record in found:
+        record["estimated"] = bool(record["estimated"])
+        record["attempts"] = _attempts(record["attempts"])
+    return found
+
+
 def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | None = None) -> list[dict[str, Any]]:
     """Sums per group, dearest first (days: newest first): the group under its own name, calls, token classes, cost.
 
@@ -87,15 +113,23 @@ def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | Non
     """
     if by not in _GROUPS:
         raise Refused(f"Usage can't be grouped by {by[:20]!r}; choose one of {', '.join(_GROUPS)}.")
-    sums = ", ".join(f"sum(u.{name})" for name in TOKEN_CLASSES)
+    column = _GROUPS[by]
+    source, values = (
+        _records(tx, account_name, since_ms) if by == "session" else _days(tx, column, account_name, since_ms)
+    )
+    # Summed by the column first, and then by what stands for it: that is looked up once a group, not once a row.
+    shown = {
+        "account": "(SELECT name FROM accounts WHERE id = account_id)",
+        "day": "date(day * 86400, 'unixepoch')",
+    }.get(by, column)
     order = "1 DESC" if by == "day" else "9 DESC, 1"
-    source, values = _records(tx, account_name, since_ms) if by == "session" else _days(tx, account_name, since_ms)
     rows = tx.execute(
-        f"SELECT {_GROUPS[by]}, sum(u.calls), {sums}, sum(u.cost_nanousd), sum(u.upstream_cost_nanousd)"
-        f" FROM ({source}) u JOIN accounts a ON a.id = u.account_id GROUP BY 1 ORDER BY {order}",
+        f"SELECT {shown}, {', '.join(rollups.SUMS)} FROM (SELECT {column}, "
+        + ", ".join(f"sum({name}) AS {name}" for name in rollups.SUMS)
+        + f" FROM ({source}) GROUP BY 1) ORDER BY {order}",
         bound(*values),
     )
-    names = (by, "calls", *TOKEN_CLASSES, *COSTS)
+    names = (by, *rollups.SUMS)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -105,17 +139,22 @@ def _records(tx: Tx, account_name: str | None, since_ms: int | None) -> tuple[st
     return f"SELECT *, 1 AS calls, time_ms / {DAY_MS} AS day FROM usage u {where}", values
 
 
-def _days(tx: Tx, account_name: str | None, since_ms: int | None) -> tuple[str, tuple[int, ...]]:
-    """The days' sums of a time. The first day counts from its hour on, by its single records."""
+def _days(tx: Tx, column: str, account_name: str | None, since_ms: int | None) -> tuple[str, tuple[int, ...]]:
+    """The days' sums of a time: of everybody, days that are over from their rollup. The first day counts from its hour on,
+    by its single records."""
     account_id = accounts.get(tx, account_name).id if account_name is not None else 0
     mine = "account_id = $1 AND " if account_name is not None else ""
-    names = ", ".join(("account_id", "key_id", "model", "upstream", "day", "calls", *TOKEN_CLASSES, *COSTS))
+    names = ", ".join((column, *rollups.SUMS))
     first = 0 if since_ms is None else -(-since_ms // DAY_MS)
-    source = f"SELECT {names} FROM days WHERE {mine}day >= $2"
+    rolled = rollups.source(column) if account_name is None else None
+    fresh = first if rolled is None else max(first, rollups.mark(tx))
+    parts = [f"SELECT {names} FROM days WHERE {mine}day >= $5"]
+    if rolled is not None:
+        parts.append(f"SELECT {names} FROM {rolled} WHERE day >= $2 AND day < $5")
     if since_ms is not None and since_ms % DAY_MS:
-        part = names.replace("day, calls", f"time_ms / {DAY_MS}, 1")
-        source += f" UNION ALL SELECT {part} FROM usage WHERE {mine}time_ms >= $3 AND time_ms < $4"
-    return source, (account_id, first, since_ms or 0, first * DAY_MS)
+        part = ", ".join((f"time_ms / {DAY_MS}" if column == "day" else column, "1", *rollups.SUMS[1:]))
+        parts.append(f"SELECT {part} FROM usage WHERE {mine}time_ms >= $3 AND time_ms < $4")
+    return " UNION ALL ".join(parts), (account_id, first, since_ms or 0, first * DAY_MS, fresh)
 
 
 def _attempts(text: str) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ def test_an_accounts_json_has_its_state_and_its_money(either: Cli):
         "available_nanousd": DOLLAR,
         "calls_per_minute": None,
         "concurrent_calls": None,
+        "low_balance_nanousd": None,
     }
     assert either.json("account", "show", "json")["keys"] == []
     assert [a["account"] for a in either.json("account", "list")].count("json") == 1
@@ -178,3 +179,29 @@ def test_a_link_names_the_server_and_stands_alone_on_its_line(either: Cli):
     assert (made["account"], made["url"] in told.out) == ("lena", False)
     either("account", "suspend", "lena", "--reason", "x")
     assert either("account", "link", "lena").err.endswith("The account lena is suspended; it can't sign in.\n")
+
+
+def test_a_threshold_is_set_told_and_taken_back(either: Cli):
+    either("account", "create", "low", "--credit", "10")
+
+    assert (
+        "Somebody is told when it falls below $5.00.\n" in either("account", "limit", "low", "--low-balance", "5").out
+    )
+    assert "It is below $20.00.\n" in either("account", "limit", "low", "--low-balance", "$20").out
+    assert either.json("account", "show", "low")["low_balance_nanousd"] == 20 * DOLLAR
+    assert either.json("account", "limit", "low", "--low-balance", "usual")["low_balance_nanousd"] is None
+    assert either("account", "limit", "low", "--low-balance", "much").status == 2
+    assert "Name a limit: --low-balance" in either("account", "limit", "low").err
+
+
+def test_an_account_is_erased_and_its_ledger_stays(either: Cli):
+    either("account", "create", "forgotten", "--credit", "10")
+    outcome = either("account", "erase", "forgotten")
+
+    assert outcome.status == 0
+    (name,) = re.findall(r"erased-\d+", outcome.out)
+    assert outcome.out == f"The account is erased. Its entries are kept as {name}, with the notes of its grants.\n"
+    assert either("account", "show", "forgotten").status == 1
+    assert either.json("account", "show", name)["balance_nanousd"] == 10 * DOLLAR
+    assert either.json("account", "erase", name)["account"] == name
+    assert either.json("audit") == {"ok": True, "problems": []}

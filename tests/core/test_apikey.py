@@ -40,3 +40,13 @@ def test_letters_are_drawn_without_bias():
     key = apikey.make(lambda count: next(sources)[:count])
 
     assert key.text.startswith("lume_00000000_" + "1" * 32)
+
+
+def test_an_admin_key_is_of_another_kind():
+    admin, key = apikey.make(os.urandom, apikey.ADMIN_PREFIX), apikey.make(os.urandom)
+
+    assert re.fullmatch(r"lume_admin_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}", admin.text)
+    assert apikey.parse(admin.text, apikey.ADMIN_PREFIX) == admin.id == apikey.id_in(admin.text, apikey.ADMIN_PREFIX)
+    assert apikey.parse(admin.text) is None
+    assert apikey.parse(key.text, apikey.ADMIN_PREFIX) is None
+    assert apikey.verify(admin.text, admin.sha256)

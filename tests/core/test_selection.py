@@ -183,6 +183,7 @@ def test_a_switched_off_upstream_gets_nothing_until_it_is_on_again(made):
     made.disable({"a"})
     assert place(made, "ac").upstream == "c"
     assert place(made, "a", "x") is None
+    assert made.disabled == {"a"}
     made.disable(())
 
     assert place(made, "a", "x").upstream == "a"

@@ -9,7 +9,7 @@ import pytest
 from markupsafe import escape
 
 from lumeproxy.core.types import UsageRecord
-from lumeproxy.dashboard.routes import ROUTES
+from lumeproxy.dashboard.sitemap import ROUTES
 from lumeproxy.store import accounts, codes, keys, ledger, people, sessions, usage
 from lumeproxy.store.days import add
 from lumeproxy.store.sessions import Session

@@ -81,9 +81,9 @@ async def test_there_is_no_other_operation(operations: Operations):
 async def test_what_changes_something_is_no_read(operations: Operations):
     assert sorted(set(operations._table) - READS) == [
         "account.admin", "account.close", "account.create", "account.erase", "account.limit", "account.link",
-        "account.note", "account.password", "account.register", "account.resume", "account.suspend", "backup.run",
-        "code.create", "code.redeem", "code.withdraw", "credit.grant", "key.create", "key.limit", "key.revoke",
-        "key.rotate", "session.end", "terms.accept",
+        "account.note", "account.password", "account.register", "account.resume", "account.suspend", "admin_key.create",
+        "admin_key.revoke", "backup.run", "code.create", "code.redeem", "code.withdraw", "credit.grant", "key.create",
+        "key.limit", "key.revoke", "key.rotate", "session.end", "terms.accept",
     ]  # fmt: skip
 
 
@@ -100,6 +100,7 @@ async def test_an_account_and_its_first_credit_are_one_change(operations: Operat
         "created_ms": START_MS,
         "calls_per_minute": None,
         "concurrent_calls": None,
+        "low_balance_nanousd": None,
     }
     with pytest.raises(Refused, match="key was used before"):
         await operations.run("account.create", {"name": "bob", "credit_nanousd": 8, "idempotency_key": "k"})

@@ -13,7 +13,7 @@ import pytest
 
 from lumeproxy.dashboard import pages as module
 from lumeproxy.dashboard.route import Access, Route
-from lumeproxy.dashboard.routes import ROUTES
+from lumeproxy.dashboard.sitemap import ROUTES
 from lumeproxy.dashboard.visit import HEADERS
 from tests.dashboard.browser import Browser, Page, Site, site
 

@@ -96,7 +96,7 @@ async def test_closing_asks_for_the_name_and_password_and_erases_who_it_was(page
     assert page.to == "/sign-in" and "lume_session" not in user.cookies
     names = {one["account"]: one["status"] for one in await pages.lume.run("account.list")}
     (closed,) = [name for name, status in names.items() if status == "closed"]
-    assert "tester" not in names and closed.startswith("closed-")
+    assert "tester" not in names and closed.startswith("erased-")
     (record,) = await pages.lume.server.database.read(usage.find, closed)
     assert (record["client_address"], record["user_agent"]) == ("", "")
     assert record["cost_nanousd"] > 0

@@ -20,7 +20,7 @@ async def lines(operations: Operations) -> list[dict[str, Any]]:
 
 async def test_each_operation_leaves_one_line_with_its_subject(operations: Operations, tmp_path):
     await operations.run("account.create", {"name": "ann", "credit_nanousd": 5})
-    key = await operations.run("key.create", {"account": "ann"})
+    key = await operations.run("key.create", {"account": "ann", "name": "laptop"})
     made = await operations.run("code.create", {"name": "ann", "amount_nanousd": 5, "count": 1})
     given: dict[str, dict[str, Any]] = {
         "account.admin": {"name": "ann"},
@@ -53,10 +53,10 @@ async def test_each_operation_leaves_one_line_with_its_subject(operations: Opera
         assert (line["account"] is None) == (name == "code.withdraw"), name
         assert (line["key_id"] is not None) == name.startswith("key."), name
     assert set(operations._table) - READS - given.keys() == {
-        "account.create", "key.create", "code.create", "backup.run",
+        "account.create", "key.create", "code.create", "backup.run", "admin_key.create", "admin_key.revoke",
     }  # fmt: skip
     told = str(await lines(operations))
-    for secret in ("argon2id", made["texts"][0], made["texts"][0].replace("-", ""), key["key"], "eve"):
+    for secret in ("argon2id", made["texts"][0], made["texts"][0].replace("-", ""), key["key"], "eve", "laptop"):
         assert secret not in told, secret
     await operations.run("backup.run", {"path": str(tmp_path / "copy.db")})
     assert len(await lines(operations)) == before

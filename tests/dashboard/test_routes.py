@@ -1,30 +1,40 @@
-"""The table of all pages; its guards are walked in test_pages."""
+"""The table of routes is sound: operations exist, names are among their arguments, no two routes are one."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from pathlib import Path
+import msgspec
+import pytest
 
-from lumeproxy import dashboard
-from lumeproxy.dashboard.route import Access
-from lumeproxy.dashboard.routes import ROUTES
+from lumeproxy.dashboard.operations import READS, Operations
+from lumeproxy.dashboard.routes import ROUTES, Route, Who, allowed
 
 
-def test_every_file_of_pages_is_in_the_table_and_no_path_twice():
-    files = sorted(Path(dashboard.__file__).parent.glob("pages_*.py"))
-    modules = [importlib.import_module(f"lumeproxy.dashboard.{file.stem}") for file in files]
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_route_takes_what_its_operation_takes(route: Route, operations: Operations):
+    takes = {field.name for field in msgspec.structs.fields(route.takes)}
+    given = {field.name for field in msgspec.structs.fields(route.given)}
 
-    assert sum(len(module.ROUTES) for module in modules) == len(ROUTES)
-    assert {route for module in modules for route in module.ROUTES} == set(ROUTES)
+    assert operations._table[route.operation][0] is route.takes
+    assert set(route.names) <= takes
+    assert given == takes - set(route.names) - {"idempotency_key"}
+    assert (route.who is Who.READ) == (route.operation in READS) == (route.method == "GET")
+    assert route.repeatable == (route.status == 201)
+
+
+def test_no_two_routes_are_one():
     assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)
+    assert len({route.operation for route in ROUTES}) == len(ROUTES)
 
 
-def test_open_pages_are_those_that_one_signs_in_by_and_the_texts():
-    assert {route.path for route in ROUTES if route.access is Access.OPEN} == {
-        "/sign-in", "/sign-in/link", "/register", "/terms", "/privacy",
-    }  # fmt: skip
-    for route in ROUTES:
-        assert route.method in ("GET", "POST")
-        assert inspect.iscoroutinefunction(route.serve)
-        assert (route.access is Access.OPERATOR) == route.path.startswith("/operator")
+def test_a_path_is_matched_part_by_part():
+    assert {name: values for name, (_, values) in allowed(["accounts", "a/b"]).items()} == {
+        "GET": {"name": "a/b"},
+        "PATCH": {"name": "a/b"},
+    }
+    for parts in (["accounts", ""], ["accounts", "a", "b"], [""], ["account"]):
+        assert allowed(parts) == {}
+
+
+def test_what_leaks_or_harms_is_in_no_route():
+    operations = {route.operation for route in ROUTES}
+    assert not operations & {"backup.run", "admin_key.create", "admin_key.list", "admin_key.revoke"}

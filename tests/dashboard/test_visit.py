@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from lumeproxy.dashboard import visit
-from lumeproxy.dashboard.routes import ROUTES
+from lumeproxy.dashboard.sitemap import ROUTES
 from tests.dashboard.browser import Site
 
 PAGES = "\n".join(file.read_text("utf-8") for file in sorted(Path(visit.__file__).parent.glob("pages_*.py")))

@@ -275,6 +275,7 @@ def test_over_a_websocket_only_upstreams_that_offer_one_count(admission):
     upstream.websocket = object()
 
     assert admission.websocket_upstream(CHAT) is upstream
+    assert admission.websocket_upstream(CHAT, off={upstream.name}) is None
     assert admission.websocket_upstream("another") is None
     assert admission.websocket_upstream(CHAT, "gpt-priced") is upstream
     assert admission.websocket_upstream(CHAT, "nobody") is None

@@ -37,15 +37,15 @@ def test_only_what_differs_is_kept(tx, ann):
     assert line == Action(
         1, 3, "page", "ann", "account.suspend", "ann", None, {"reason": "spam"},
         {"status": "active", "reason": ""},
-        {"status": "suspended", "reason": "spam", "role": "user", "note": "seen"},
+        {"status": "suspended", "reason": "spam", "role": "user"},
     )  # fmt: skip
 
 
 def test_a_keys_snapshot_has_no_digest_and_an_accounts_the_keys_in_force(tx, ann):
     shown = actions.snapshot(tx, Subject(ann.id, "aaaaaaaa"))
 
-    assert shown["name"] == "laptop" and shown["revoked_ms"] is None
-    assert "sha256" not in shown
+    assert shown["revoked_ms"] is None
+    assert not {"name", "models", "sha256"} & shown.keys()
     assert actions.snapshot(tx, Subject(ann.id))["keys"] == ["aaaaaaaa"]
     keys.revoke(tx, "aaaaaaaa", 5)
     assert actions.snapshot(tx, Subject(ann.id))["keys"] == []

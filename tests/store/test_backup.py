@@ -60,7 +60,7 @@ async def test_writes_go_on_while_a_backup_runs_and_are_not_in_it(database, targ
         def in_the_middle():
             nonlocal looks
             looks += 1
-            if looks == 10:
+            if looks == 60:
                 loop.call_soon_threadsafe(begun.set)
                 assert written.wait(10)
             return 0
@@ -149,7 +149,7 @@ async def test_a_backup_is_for_its_owner_only_from_its_first_byte(database, targ
 
 async def test_a_backup_that_broke_off_leaves_nothing_behind(database, target):
     with pytest.raises(Refused, match=r"copy\.db can't be written: interrupted"):
-        await database.outside(watched, target, [], 50)
+        await database.outside(watched, target, [], 60)
 
     assert sorted(path.name for path in target.parent.iterdir()) == ["data"]
     await database.outside(backup.backup, str(target))
