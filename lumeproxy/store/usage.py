@@ -35,14 +35,15 @@ TOKEN_CLASSES = (
     "reasoning_tokens",
 )  # fmt: skip
 
-# Group to its expression over the days' sums; sessions are in no sum, and are added up from their records.
+# Group to the column that it is summed by, and to how that is shown: a name or a date is made once a group, not for each
+# of a million rows. Sessions are in no day's sum, and are added up from their records.
 _GROUPS = {
-    "model": "u.model",
-    "key": "u.key_id",
-    "day": "date(u.day * 86400, 'unixepoch')",
-    "session": "u.session_id",
-    "upstream": "u.upstream",
-    "account": "a.name",
+    "model": ("model", "what"),
+    "key": ("key_id", "what"),
+    "day": ("day", "date(what * 86400, 'unixepoch')"),
+    "session": ("session_id", "what"),
+    "upstream": ("upstream", "what"),
+    "account": ("account_id", "(SELECT name FROM accounts WHERE id = what)"),
 }
 
 
@@ -82,12 +83,14 @@ def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | Non
     """
     if by not in _GROUPS:
         raise Refused(f"Usage can't be grouped by {by[:20]!r}; choose one of {', '.join(_GROUPS)}.")
-    sums = ", ".join(f"sum(u.{name})" for name in TOKEN_CLASSES)
+    summed = ("calls", *TOKEN_CLASSES, *COSTS)
+    sums = ", ".join(f"sum({name}) AS {name}" for name in summed)
     order = "1 DESC" if by == "day" else "9 DESC, 1"
     source, values = _records(tx, account_name, since_ms) if by == "session" else _days(tx, account_name, since_ms)
+    column, shown = _GROUPS[by]
     rows = tx.execute(
-        f"SELECT {_GROUPS[by]}, sum(u.calls), {sums}, sum(u.cost_nanousd), sum(u.upstream_cost_nanousd)"
-        f" FROM ({source}) u JOIN accounts a ON a.id = u.account_id GROUP BY 1 ORDER BY {order}",
+        f"SELECT {shown}, {', '.join(summed)} FROM (SELECT {column} AS what, {sums} FROM ({source}) GROUP BY 1)"
+        f" ORDER BY {order}",
         bound(*values),
     )
     names = (by, "calls", *TOKEN_CLASSES, *COSTS)
