@@ -36,7 +36,8 @@ TOKEN_CLASSES = (
 )  # fmt: skip
 
 # Group to the column that it is summed by, and to how that is shown: a name or a date is made once a group, not for each
-# of a million rows; by its index a day's rows would be looked up one by one. Sessions are in no day's sum, and are added up from their records.
+# of a million rows, which are not looked up by their day's index either ("+"). Sessions are in no day's sum, and are added
+# up from their records.
 _GROUPS = {
     "model": ("model", "what"),
     "key": ("key_id", "what"),
