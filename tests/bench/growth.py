@@ -24,7 +24,7 @@ import msgspec
 
 from lumeproxy.core.pricing import Rates, encode_price, make_price
 from lumeproxy.core.types import UsageRecord
-from lumeproxy.store import accounts, audit, ledger, prices, usage
+from lumeproxy.store import accounts, audit, days, ledger, prices, usage
 from lumeproxy.store.database import FILE_NAME, Database, Tx
 
 say = functools.partial(print, flush=True)
@@ -71,16 +71,21 @@ def fill(file: Path, records: int) -> None:
         "user_agent": "'claude-cli/2.1 (external, cli)'", "session_id": "printf('session-%028d', i / 50)",
         "upstream_request_id": "printf('req_%024d', i)", "input_tokens": "1200", "output_tokens": "300",
     }  # fmt: skip
-    rest = {name: "0" if name.endswith(("_tokens", "_requests", "_nanousd")) else "''"
-            for name in (field.name for field in msgspec.structs.fields(UsageRecord)) if name not in fields}  # fmt: skip
+    rest = {
+        field.name: str(int(field.default)) if isinstance(field.default, int) else "''"
+        for field in msgspec.structs.fields(UsageRecord)
+        if field.name not in fields
+    }
     every = fields | rest
     conn.execute(f"{numbers} INSERT INTO usage ({', '.join(every)}) SELECT {', '.join(every.values())} FROM n")
     conn.execute(f"{numbers} INSERT INTO entries (time_ms, kind, from_account, to_account, amount_nanousd, call_id)"
                  f" SELECT {at_ms} + 9000, 'charge', {account}, 2, {COST_NANOUSD}, {call} FROM n")  # fmt: skip
     conn.execute("DELETE FROM days")
+    sums = ", ".join(f"sum({name})" for name in days.SUMMED)
     conn.execute(
-        "INSERT INTO days SELECT key_id, time_ms / 86400000, model, upstream, account_id, count(*), 0, sum(input_tokens),"
-        " 0, 0, 0, sum(output_tokens), 0, 0, sum(cost_nanousd), 0 FROM usage GROUP BY 1, 2, 3, 4, 5"
+        f"INSERT INTO days (key_id, day, model, upstream, account_id, calls, failed_calls, {', '.join(days.SUMMED)})"
+        f" SELECT key_id, time_ms / {DAY_MS}, model, upstream, account_id, count(*), 0, {sums}"
+        " FROM usage GROUP BY 1, 2, 3, 4, 5"
     )
     conn.execute(f"UPDATE accounts SET balance_nanousd = {GRANT_NANOUSD} - spent FROM (SELECT account_id AS owner,"
                  " sum(cost_nanousd) AS spent FROM usage GROUP BY 1) WHERE owner = id")  # fmt: skip
