@@ -83,18 +83,26 @@ class SseScanner:
         self._keep(text, begin, before)
         return events
 
-    def single(self, chunk: bytes) -> bytes | None:
-        """The data of a chunk that is exactly one event with data, as nearly all are: taken in at half the cost. None for
-        any other, which is not taken in."""
-        end = len(chunk) - 2
-        if self._buffer or self._crlf or self._at_start or self._over or end > self._limit:
+    def plain(self, chunk: bytes) -> list[bytes] | None:
+        """The data of the events of a chunk that is nothing but whole events with data, as nearly all are: taken in at a
+        third of the cost. None for any other, which is not taken in."""
+        if self._buffer or self._crlf or self._at_start or self._over:
             return None
-        if chunk.find(b"\n\n") != end or b"\r" in chunk:
+        if not chunk.endswith(b"\n\n") or chunk.endswith(b"\n\n\n") or b"\r" in chunk:
             return None
-        data = _data(chunk[:end])
-        if data is not None:
-            self.boundary = end + 2
-        return data
+        found = []
+        for text in chunk[:-2].split(b"\n\n"):
+            # Nearly all have a name and one line of data.
+            at = text.find(b"\ndata: ") if text.startswith(b"event: ") else -1
+            if at > 0 and text.find(b"\n", 7) == at and text.find(b"\n", at + 1) < 0:
+                data: bytes | None = text[at + 7 :]
+            else:
+                data = _data(text)
+            if data is None or len(text) > self._limit:
+                return None
+            found.append(data)
+        self.boundary = len(chunk)
+        return found
 
     def pending_data(self) -> bytes | None:
         """The data of the unfinished event if its last line is complete, else None."""

@@ -78,24 +78,24 @@ class _Outline(_Facts, gc=False):
     mcp_servers: msgspec.Raw = msgspec.Raw()
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     text: str | None = None
     thinking: str | None = None
     partial_json: str | None = None
 
 
-class _Block(msgspec.Struct):
+class _Block(msgspec.Struct, gc=False):
     text: str | None = None
     thinking: str | None = None
     input: msgspec.Raw = msgspec.Raw()
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     model: str | None = None
     usage: dict[str, Any] | None = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     type: str = ""
     index: int = 0
     delta: _Delta | None = None
@@ -104,7 +104,7 @@ class _Event(msgspec.Struct):
     error: dict[str, Any] | None = None
 
 
-class _Whole(msgspec.Struct):
+class _Whole(msgspec.Struct, gc=False):
     model: str | None = None
     usage: dict[str, Any] | None = None
     content: list[_Block] | None = None

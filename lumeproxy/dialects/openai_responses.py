@@ -54,11 +54,11 @@ class _Outline(_Facts, gc=False):
     prompt: msgspec.Raw = msgspec.Raw()
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     type: str | None = None
 
 
-class _Response(msgspec.Struct):
+class _Response(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     usage: dict[str, Any] | None = None
@@ -66,7 +66,7 @@ class _Response(msgspec.Struct):
     error: dict[str, Any] | None = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     type: str = ""
     sequence_number: int = 0
     delta: str | None = None

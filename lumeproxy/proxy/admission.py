@@ -177,7 +177,9 @@ class Admission:
         least_tokens = min(limit, billing.hold_least_output_tokens) if asked.stream else slice_tokens
         held_input = tokens * HOLD_INPUT_PERCENT // 100
         want = cost(price, Usage(input_tokens=held_input, output_tokens=slice_tokens), billing.multiplier_ppm)
-        least = cost(price, Usage(input_tokens=held_input, output_tokens=least_tokens), billing.multiplier_ppm)
+        least = want
+        if least_tokens != slice_tokens:
+            least = cost(price, Usage(input_tokens=held_input, output_tokens=least_tokens), billing.multiplier_ppm)
         slice_nanousd = cost(price, Usage(output_tokens=slice_tokens), billing.multiplier_ppm)
         return Plan(asked, found, upstream_model, price, tokens, slice_tokens, slice_nanousd, want, least)
 

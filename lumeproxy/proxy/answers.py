@@ -35,7 +35,9 @@ def headers_for_client(reply: Headed, call_id: str) -> list[tuple[str, str]]:
     it came, and is left out."""
     headers = [(name, value) for name, value in for_client(reply.headers) if not _SURROGATE.search(value)]
     names = {name.lower() for name, _ in headers}
-    headers += [(name, request_id(reply) or call_id) for name in REQUEST_IDS if name not in names]
+    if not names.issuperset(REQUEST_IDS):
+        own = request_id(reply) or call_id
+        headers += [(name, own) for name in REQUEST_IDS if name not in names]
     headers.append((CALL_ID_HEADER, call_id))
     return headers
 

@@ -148,6 +148,11 @@ class Call:
         reading = self.reader.reading
         return reading.output_chars + size < self._covered_chars and reading.usage is self._reviewed
 
+    def room(self) -> int:
+        """How many bytes may come of which the hold covers whatever they hold, as far as the last `funded` knew."""
+        reading = self.reader.reading
+        return max(0, self._covered_chars - reading.output_chars - 1) if reading.usage is self._reviewed else 0
+
     async def funded(self) -> bool:
         """Extend the hold ahead of the metered cost; False when the credit is out and the stream has to end.
 

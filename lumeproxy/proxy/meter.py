@@ -173,13 +173,14 @@ class StreamMeter:
     def _feed_plain(self, chunk: bytes) -> int:
         reader = self.reader
         reader.reading.output_bytes += len(chunk)
-        data = self._scanner.single(chunk)
-        if data is not None:
-            mark = reader.event(data)
-            if mark is Mark.NONE:
-                return len(chunk)
-            self.mark = mark
-            return 0
+        plain = self._scanner.plain(chunk)
+        if plain is not None:
+            for number, data in enumerate(plain):
+                mark = reader.event(data)
+                if mark is not Mark.NONE:
+                    self.mark = mark
+                    return _begin(chunk, number)
+            return len(chunk)
         for event in self._scanner.feed(chunk):
             if self._ahead is not None:
                 ahead, self._ahead = self._ahead, None
@@ -202,6 +203,14 @@ class StreamMeter:
                 self.mark = mark
                 return 0
         return size
+
+
+def _begin(chunk: bytes, number: int) -> int:
+    """Where the event of that number begins, in a chunk of whole events whose lines end in LF."""
+    at = 0
+    for _ in range(number):
+        at = chunk.index(b"\n\n", at) + 2
+    return at
 
 
 class JsonMeter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
@@ -138,10 +138,10 @@ class Relay:
         return await self._finish()
 
     async def _advance(self, meter: StreamMeter, stripper: Stripper | None, chunk: bytes) -> web.StreamResponse | None:
-        """Meter and write a chunk: at once where the hold covers all that it can hold, else event by event, so that what
-        the credit does not pay for is not given away. The response where it ends here."""
+        """Meter and write a chunk: at once where the hold covers all that it can hold, else in portions that it covers or
+        event by event, so that what the credit does not pay for is not given away. The response where it ends here."""
         call = self._call
-        pieces = iter((chunk,) if call.covers(len(chunk)) or not meter.can_splice else _events(chunk))
+        pieces = iter((chunk,) if call.covers(len(chunk)) or not meter.can_splice else _portions(chunk, call.room))
         ready: list[bytes] = []
         for piece in pieces:
             free = meter.feed(piece)
@@ -376,14 +376,18 @@ class Relay:
         return self.response
 
 
-def _events(chunk: bytes) -> Iterator[bytes]:
-    """The chunk in pieces that each end with an event, but for the last, which may be the beginning of one."""
+def _portions(chunk: bytes, room: Callable[[], int]) -> Iterator[bytes]:
+    """The chunk in pieces that each end with an event, but for the last, which may be the beginning of one. A piece is one
+    event, or as many as there is room for when it is taken: so many bytes can't hold more than the hold covers."""
     at = 0
-    for blank in BLANK_LINE.finditer(chunk):
-        yield chunk[at : blank.end()]
-        at = blank.end()
-    if at < len(chunk):
-        yield chunk[at:]
+    while at < len(chunk):
+        found = chunk.rfind(b"\n\n", at, at + room())
+        end = found + 2
+        if found < 0:
+            blank = BLANK_LINE.search(chunk, at)
+            end = len(chunk) if blank is None else blank.end()
+        yield chunk[at:end]
+        at = end
 
 
 def _cut_at(meter: StreamMeter, out: bytes, *, stripped: bool) -> int | None:

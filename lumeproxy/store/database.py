@@ -41,6 +41,8 @@ JOURNAL_BYTES = 64 * 1024 * 1024
 CHECKPOINT_PAGES = 250
 QUEUE_LIMIT = 4096
 BATCH_LIMIT = 64
+# Pages kept in memory: of ten million records with ten thousand accounts, a call touches a dozen anywhere in the file.
+CACHE_KIB = 8_192
 # Turns of the loop that a batch waits for more jobs when there were more of late; a turn is 10 µs when nothing else is to
 # be done, and milliseconds when much is. Saves a tenth of the commits at 8 connections, and 5 % of a call.
 TURNS_WAITED = 3
@@ -359,6 +361,7 @@ def _prepare(conn: sqlite3.Connection) -> None:
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA foreign_keys = ON")
         conn.execute("PRAGMA secure_delete = ON")
+        conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         conn.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
         conn.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         migrate(conn, known())

@@ -133,38 +133,57 @@ def test_a_million_single_bytes_are_read_in_linear_time():
 
 
 @pytest.mark.parametrize(
-    ("chunk", "data"),
+    ("chunk", "datas"),
     [
-        (b"data: x\n\n", b"x"),
-        (b"event: e\ndata: x\n\n", b"x"),
-        (b"data:x\ndata: y\n\n", b"x\ny"),
+        (b"data: x\n\n", [b"x"]),
+        (b"event: e\ndata: x\n\n", [b"x"]),
+        (b"data:x\ndata: y\n\n", [b"x\ny"]),
+        (b"data: x\n\nevent: e\ndata: y\n\n\ndata: z\n\n", [b"x", b"y", b"z"]),
         (b": comment\n\n", None),
         (b"data: x\n", None),
-        (b"data: x\n\ndata: y\n\n", None),
+        (b"data: x\n\ndata: y", None),
+        (b"data: x\n\n: comment\n\n", None),
         (b"data: x\r\n\r\n", None),
         (b"data: " + b"x" * 200 + b"\n\n", None),
         (b"\n\n", None),
         (b"", None),
     ],
 )
-def test_a_chunk_that_is_one_event_is_taken_in_at_once_and_any_other_not_at_all(chunk, data):
+def test_a_chunk_of_whole_events_is_taken_in_at_once_and_any_other_not_at_all(chunk, datas):
     scanner, plain = SseScanner(100), SseScanner(100)
     for one in (scanner, plain):
         one.feed(b"data: first\n\n")
 
-    assert scanner.single(chunk) == data
-    if data is None:
+    assert scanner.plain(chunk) == datas
+    if datas is None:
         found = scanner.feed(chunk)
         assert found == plain.feed(chunk)
     else:
-        assert [data] == [event.data for event in plain.feed(chunk)]
+        assert datas == [event.data for event in plain.feed(chunk)]
     assert (scanner.boundary, scanner.at_boundary) == (plain.boundary, plain.at_boundary)
+
+
+@given(st.lists(st.sampled_from([b"event: a\n", b"data: x\n", b"data:\n", b"data: y", b"\n", b"\n\n", b": c\n", b"\r\n",
+                                 b"id: 1\n", b"event: " + b"e" * 90, b"data: " + b"z" * 60])))  # fmt: skip
+def test_whatever_is_taken_in_at_once_is_what_was_found_event_by_event(pieces):
+    chunk = b"".join(pieces)
+    scanner, plain = SseScanner(100), SseScanner(100)
+    for one in (scanner, plain):
+        one.feed(b"data: first\n\n")
+
+    datas = scanner.plain(chunk)
+
+    if datas is not None:
+        found = plain.feed(chunk)
+        assert datas == [event.data for event in found if not event.oversized]
+        assert len(datas) == len(found)
+        assert (scanner.boundary, scanner.at_boundary) == (plain.boundary, plain.at_boundary)
 
 
 def test_an_event_that_has_begun_is_not_mistaken_for_a_whole_one():
     scanner = SseScanner(100)
-    assert scanner.single(b"data: at the start, where a byte order mark may stand\n\n") is None
+    assert scanner.plain(b"data: at the start, where a byte order mark may stand\n\n") is None
     scanner.feed(b"data: a\n\ndata: b")
 
-    assert scanner.single(b"data: c\n\n") is None
+    assert scanner.plain(b"data: c\n\n") is None
     assert [event.data for event in scanner.feed(b"data: c\n\n")] == [b"bdata: c"]

@@ -43,11 +43,14 @@ database._prepare = less
 SENDS_BEFORE_THE_HOLD = """
 import asyncio
 from lumeproxy.proxy.call import Call
-hold, begun = Call.hold, set()
+hold, settle = Call.hold, Call.settle
 async def early(self):
-    begun.add(asyncio.ensure_future(hold(self)))
+    self.taking = asyncio.ensure_future(hold(self))
     self.held_nanousd = self.plan.want_nanousd
-Call.hold = early
+async def after(self, *args, **named):
+    await self.taking
+    return await settle(self, *args, **named)
+Call.hold, Call.settle = early, after
 """
 _NAME = re.compile(rb"user-agent: (fault-\d+)", re.IGNORECASE)
 _CALL = re.compile(rb"x-lume-call-id: (call_\w+)", re.IGNORECASE)

@@ -15,7 +15,7 @@ from typing import Any
 from tests.faults.product import Product, product
 
 # What a reader of this trace needs: the database's files and the sockets, bytes included.
-SEEN = "pwrite64,fdatasync,fsync,ftruncate,unlink,sendto,sendmsg"
+SEEN = "pwrite64,fdatasync,fsync,ftruncate,unlink,sendto,sendmsg,write,writev"  # the last two by uvloop
 
 
 def traced(strace: str, output: Path, syscalls: str = SEEN) -> tuple[str, ...]:
@@ -141,7 +141,9 @@ def _op(kind: str, arguments: str, begun: int, done: int) -> Op | None:
     if place is None:
         return None
     where = _unhex(place[1]).decode() if place[1].startswith("\\x") else place[1]
-    if kind in ("sendto", "sendmsg"):
+    if kind in ("write", "writev") and place[1].startswith("\\x"):
+        return None  # to a log
+    if kind in ("sendto", "sendmsg", "write", "writev"):
         return Op("sent", where, begun, done, b"".join(_unhex(part) for part in _TEXT.findall(given)))
     if kind in ("fdatasync", "fsync"):
         return Op("sync", where, begun, done)

@@ -18,7 +18,7 @@ from lumeproxy.proxy import relay
 from lumeproxy.proxy.call import Call
 from lumeproxy.proxy.live import Cause
 from lumeproxy.proxy.meter import StreamMeter
-from lumeproxy.proxy.relay import Relay, dollars
+from lumeproxy.proxy.relay import Relay, _portions, dollars
 from lumeproxy.store import ledger
 from tests.conftest import ROUTES
 from tests.support import streams
@@ -549,3 +549,25 @@ async def test_a_flood_of_input_is_charged_no_more_than_once(lume: Proxy, upstre
     await take(lume.post(ANTHROPIC, ask(ANTHROPIC)))
 
     assert (await settled(lume))["cost_nanousd"] == 100 * INPUT + 20 * OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("room", "pieces"),
+    [
+        (0, [b"a\n\n", b"bb\n\n", b"c"]),
+        (3, [b"a\n\n", b"bb\n\n", b"c"]),
+        (6, [b"a\n\n", b"bb\n\n", b"c"]),
+        (7, [b"a\n\nbb\n\n", b"c"]),
+        (99, [b"a\n\nbb\n\n", b"c"]),
+    ],
+)
+def test_a_chunk_is_metered_in_portions_of_whole_events_that_the_hold_covers(room, pieces):
+    assert list(_portions(b"a\n\nbb\n\nc", lambda: room)) == pieces
+    crlf = [piece.replace(b"\n", b"\r\n") for piece in (b"a\n\n", b"bb\n\n", b"c")]
+    assert list(_portions(b"".join(crlf), lambda: room)) == crlf  # one by one, whatever there is room for
+
+
+def test_the_room_is_asked_for_anew_before_each_portion():
+    rooms = iter([2, 99, 0])
+
+    assert list(_portions(b"a\n\nb\n\nc\n\nd\n\n", lambda: next(rooms, 0))) == [b"a\n\n", b"b\n\nc\n\nd\n\n"]

@@ -72,6 +72,23 @@ async def test_a_refused_call_spoils_no_other_of_its_batch(database: Database) -
     assert (await database.read(ledger.balance, "poor")).held_nanousd == 0
 
 
+async def test_what_was_done_for_a_caller_that_left_is_told_to_its_stand_in(database: Database) -> None:
+    ann = await database.write(books.customer)
+    told: list[object] = []
+
+    def hold(call_id: str, want: int) -> asyncio.Future[ledger.HoldTaken]:
+        draft = books.draft(call_id, ann.id)
+        return database.submit(ledger.hold, call_id, ann.id, want, want, draft, START_MS, abandoned=told.append)
+
+    left, refused, stayed = hold("call1", 1_000), hold("call2", 2 * DOLLAR), hold("call3", 2_000)
+    left.cancel()
+    refused.cancel()
+
+    assert (await stayed).amount_nanousd == 2_000
+    await database.write(accounts.probe)
+    assert told == [ledger.HoldTaken(1_000, DOLLAR - 1_000)]  # nothing of what was not done, nor of what was awaited
+
+
 async def test_a_file_that_a_stranger_has_locked_does_not_hold_up_the_loop(database: Database, folder) -> None:
     ann = await database.write(books.customer)
     stranger = sqlite3.connect(folder / FILE_NAME, isolation_level=None)
