@@ -20,12 +20,15 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-# A browser, its driver and the accessibility rules, for the pages' own end-to-end test; without them it is skipped.
-$(VENV)/.browser: $(VENV)/.dev
+# What judges pages and API from outside: a browser, its driver and the accessibility rules, and a tester of OpenAPI
+# documents, which needs other versions than ours. Without them their tests are skipped.
+$(VENV)/.judges: $(VENV)/.dev
 	@$(BIN)/python -m pip install -q --disable-pip-version-check 'playwright>=1.65,<2'
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/axe axe-core@4
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
 		echo "No Chromium: install it, so that the pages' test can run"
+	@test -x $(VENV)/schemathesis/bin/python || $(PYTHON) -m venv $(VENV)/schemathesis
+	@$(VENV)/schemathesis/bin/python -m pip install -q --disable-pip-version-check 'schemathesis>=4,<5'
 	@touch $@
 
 install: $(VENV)/.dev ## create .venv with everything for development
@@ -51,8 +54,8 @@ cover: $(VENV)/.dev ## run the tests and ask for 95 % coverage of core, dialects
 	@$(BIN)/python -m pytest --cov=lumeproxy.core --cov=lumeproxy.dialects --cov=lumeproxy.store \
 		--cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
 
-e2e: $(VENV)/.dev $(VENV)/.browser ## run the real clients and a browser through the proxy (needs ../shared, node and npm)
-	@SHARED="$(abspath $(SHARED))" $(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
+e2e: $(VENV)/.dev $(VENV)/.judges ## run the real clients and a browser through the proxy (needs ../shared, node and npm)
+	@SHARED="$(abspath $(SHARED))" SCHEMATHESIS="$(abspath $(VENV))/schemathesis/bin/schemathesis" $(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
 
 faults: $(VENV)/.dev ## inject faults into a running server and print what came of it (needs strace)
 	@$(BIN)/python -m pytest -m faults --timeout 1800 tests/faults $(ARGS)
