@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lumeproxy.errors import ConfigError, Refused, StoreUnavailable
-from lumeproxy.store import accounts, ledger, usage
+from lumeproxy.store import accounts, batch, ledger, usage
 from lumeproxy.store.audit import audit
 from lumeproxy.store.database import Database, bound, in_memory
 from lumeproxy.store.lock import Locked
@@ -312,8 +312,8 @@ async def test_a_disk_that_became_read_only_is_an_outage_that_passes(database):
     assert await database.write(put, "ann") == "ann"
 
 
-async def test_a_stranger_that_locks_the_file_is_an_outage_that_passes(database, folder):
-    await database.write(lambda tx: tx.execute("PRAGMA busy_timeout = 1").fetchone())
+async def test_a_stranger_that_locks_the_file_is_an_outage_that_passes(database, folder, monkeypatch):
+    monkeypatch.setattr(batch, "BUSY_MS", 1)
     stranger = sqlite3.connect(folder / "lumeproxy.db", isolation_level=None)
     stranger.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
