@@ -131,6 +131,7 @@ async def make_dispatcher(
             attempts=given.attempts,
             budget_ms=given.budget_ms,
             brief_wait_ms=given.brief_wait_ms,
+            slow_ms=given.slow_ms,
             queue_ms=given.queue_ms,
             queue_calls=given.queue_calls,
         ),

@@ -169,6 +169,7 @@ class Failover(_Section):
     attempts: PositiveInt = 3
     budget_ms: PositiveInt = 30_000
     brief_wait_ms: NotNegativeInt = 5_000
+    slow_ms: NotNegativeInt = 0
     failures: PositiveInt = 5
     rest_ms: PositiveInt = 30_000
     longest_rest_ms: PositiveInt = 300_000

@@ -33,6 +33,7 @@ BUSY_WAIT_S = 5
 
 DOWN = Verdict(Blame.UPSTREAM, repeat=True)  # nothing can have run
 SILENT = Verdict(Blame.UPSTREAM, repeat=False)  # it may have run, and be billed
+SLOW = Verdict(Blame.UPSTREAM, repeat=False)  # it is answering, and the next call may be served sooner elsewhere
 BUSY, UNREACHABLE, NO_ANSWER, INTERRUPTED = "busy", "unreachable", "no_answer", "interrupted"
 
 
@@ -43,6 +44,7 @@ class FailoverRules:
     attempts: int
     budget_ms: int
     brief_wait_ms: int
+    slow_ms: int
     queue_ms: int
     queue_calls: int
 
@@ -184,6 +186,9 @@ class Dispatch:
         if verdict.blame is Blame.NOBODY:
             self._desk.answered(attempt)
             self._desk.selection.served(self._session, attempt.target)
+            slow_ms = self._desk.rules.slow_ms
+            if slow_ms and clock.monotonic_ms() - attempt.begun_ms > slow_ms:
+                self._desk.failed(attempt, SLOW, reply.status)
             return reply
         self._desk.failed(attempt, verdict, reply.status)
         if verdict.repeat and self._may_repeat(sent=True):

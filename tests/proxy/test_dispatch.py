@@ -106,6 +106,23 @@ async def test_a_fault_before_the_first_byte_is_repeated_where_it_can_not_have_b
         assert (record["upstream"], record["cost_nanousd"]) == ("anthropic", 0)
 
 
+async def test_an_upstream_that_begins_late_serves_its_calls_and_rests_after_a_few(
+    tmp_path: Path, upstream: ScriptedUpstream, second: ScriptedUpstream, clock: FakeClock
+) -> None:
+    async def late(c: Connection) -> None:
+        clock.advance(3_001)
+        await c.reply(whole(ANTHROPIC))
+
+    upstream.script = late
+    async with two(tmp_path, upstream, second, "[failover]\nslow_ms = 3_000\nfailures = 2", clock=clock) as lume:
+        for expected in ("anthropic", "anthropic", "anthropic-2"):
+            taken = await take(lume.post(ANTHROPIC, ask(ANTHROPIC, stream=False)))
+            assert (taken.status, taken.body) == (200, whole(ANTHROPIC))
+            record = (await lume.records())[-1]
+            assert tried(record) == [(expected, 200, "")]
+        assert '"event":"upstream_down"' in lume.log.getvalue()
+
+
 async def test_what_broke_off_after_its_first_byte_is_not_repeated(
     lume: Proxy, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
