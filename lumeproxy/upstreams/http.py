@@ -100,6 +100,12 @@ class HttpReply:
             return await self._content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise CutShort(type(error).__name__) from None
+        except RuntimeError:
+            # aiohttp's word where the connection was lost a moment ago: its reader is told a turn later, see `_lost`.
+            connection = self._response.connection
+            if connection is not None and connection.transport is not None:
+                raise
+            raise CutShort("ConnectionLost") from None
 
     async def flow(self, take: Take) -> bool:
         """See the protocol; `tap` says how."""

@@ -575,3 +575,32 @@ async def test_a_connection_that_was_paused_serves_the_next_request(
 
     assert len(upstream.received) == 3
     assert len(session.connector._conns) == 1
+
+
+@pytest.mark.parametrize(
+    "wire", [b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", b"Content-Length: 10\r\n\r\n12345"]
+)
+@pytest.mark.parametrize("garbage", [b"", b"not a size\r\n"])
+async def test_a_connection_is_lost_for_who_reads_in_that_very_moment_too(
+    made, upstream: ScriptedUpstream, request_of, wire: bytes, garbage: bytes
+):
+    read = asyncio.Event()
+
+    async def answer(connection: Connection) -> None:
+        await connection.send(b"HTTP/1.1 200 OK\r\n" + wire)
+        await asyncio.wait_for(read.wait(), 5)
+        if b"chunked" in wire:
+            await connection.send(garbage)
+        connection.abort()
+
+    upstream.script = answer
+    reply: Any = await made.send(request_of())
+    assert await reply.read() == b"12345"
+    lost = reply._response.connection
+    read.set()
+    async with asyncio.timeout(5):
+        while lost.transport is not None:  # noqa: ASYNC110  # each turn of the loop, to meet that in which it goes
+            await asyncio.sleep(0)
+    with pytest.raises(CutShort):
+        await reply.read()
+    reply.close()
