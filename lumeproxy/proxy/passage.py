@@ -12,7 +12,7 @@ from aiohttp import web
 
 from lumeproxy.core.selection import Target
 from lumeproxy.core.types import Ending
-from lumeproxy.dialects.base import error_facts
+from lumeproxy.dialects.base import Mark, error_facts
 from lumeproxy.errors import AccountSuspended, CredentialRejected, LumeError, Unauthorized, Unreachable, UpstreamError
 from lumeproxy.proxy import answers
 from lumeproxy.proxy.answers import headers_for_client, request_id
@@ -156,7 +156,10 @@ class Passage:
         if call.settled is None and self._reply is not None and self._meter is not None:
             await self._drain(self._reply, self._meter)
         self.close()
-        await self._settle(Ending.REFUSED if self._refusing else Ending.CUT_BY_CLIENT, "client_gone")
+        if isinstance(self._meter, StreamMeter) and self._meter.mark is Mark.FAILED:
+            await self._settle(Ending.CUT_BY_UPSTREAM, "")  # as if somebody had waited for it
+        else:
+            await self._settle(Ending.REFUSED if self._refusing else Ending.CUT_BY_CLIENT, "client_gone")
         return self.cut(at_once=True) or web.Response(status=CLIENT_CLOSED_STATUS)
 
     async def _drain(self, reply: Reply, meter: StreamMeter | JsonMeter) -> None:

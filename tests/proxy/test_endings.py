@@ -463,6 +463,30 @@ async def test_a_whole_answer_that_comes_after_the_client_has_left_is_charged_wh
     assert record["cost_nanousd"] == BILL[CHAT]
 
 
+@in_every_dialect
+async def test_a_client_that_left_is_not_charged_where_the_upstream_then_fails(
+    lume: Proxy, upstream: ScriptedUpstream, path: str
+) -> None:
+    arrived, left = asyncio.Event(), asyncio.Event()
+
+    async def answer(c: Connection) -> None:
+        arrived.set()
+        await left.wait()
+        await c.stream([ERRORS[path]])
+
+    upstream.script = answer
+    wire = await dial(lume, path, ask(path))
+    await asyncio.wait_for(arrived.wait(), 5)
+    wire.transport.abort()
+    await noticed(lume)
+    left.set()
+
+    record = await settled(lume)
+    assert ending(record) == ("cut_by_upstream", "none", False)
+    assert record["cost_nanousd"] == 0
+    assert record["error_code"] in ("overloaded_error", "server_error")
+
+
 async def test_cut_by_client_before_the_headers_is_charged_the_input(
     tmp_path: Path, upstream: ScriptedUpstream, clock: FakeClock
 ) -> None:
