@@ -123,6 +123,20 @@ async def test_complete_without_usage(lume: Proxy, upstream: ScriptedUpstream, p
     assert record["cost_nanousd"] == by_hand
 
 
+@in_every_dialect
+async def test_complete_by_a_stream_that_is_not_called_one(lume: Proxy, upstream: ScriptedUpstream, path: str) -> None:
+    """Some servers send events as text/plain; clients take them as events."""
+    body = b"".join(events(path))
+    upstream.script = lambda c: c.reply(body, 200, {"content-type": "text/plain"})
+
+    taken = await take(lume.post(path, ask(path)))
+
+    assert (taken.status, taken.body, taken.clean) == (200, body, True)
+    record = await settled(lume)
+    assert ending(record) == ("complete", "reported", False)
+    assert record["cost_nanousd"] == BILL[path]
+
+
 async def test_complete_with_the_usage_of_its_beginning_only(lume: Proxy, upstream: ScriptedUpstream) -> None:
     """Some providers state the output once, as one token, before there is any."""
     upstream.script = lambda c: c.stream(events(ANTHROPIC, ["word "] * 100, delta={}))
