@@ -167,6 +167,8 @@ class Passage:
         is not learned is estimated."""
         call = self._call
         complete = False
+        if self._relay is not None and isinstance(meter, StreamMeter) and meter.mark is Mark.NONE:
+            meter.feed(b"".join(self._relay.portions))  # they came, and are billed, though their turn did not come
         try:
             async with asyncio.timeout(self._limits.drain_ms / 1000):
                 while not meter.learned:

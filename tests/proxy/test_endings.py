@@ -900,3 +900,29 @@ def body_of(data: bytes, *, coded: bool) -> bytes:
     if b"chunked" in head.lower():
         body = dechunked(body)[0]
     return zlib.decompressobj(wbits=31).decompress(body) if coded else body
+
+
+# --- portions of a chunk -------------------------------------------------------------------------------------------------
+
+
+@in_every_dialect
+async def test_a_client_that_leaves_between_two_portions_of_a_chunk_is_charged_for_all_of_it(
+    tmp_path: Path, upstream: ScriptedUpstream, path: str
+) -> None:
+    """The chunk has the usage at its end; in its middle, more credit is waited for."""
+    said = ["word "] * 60
+    upstream.script = play([b"".join(events(path, said))], Connection.closed_by_peer)
+    folder = tmp_path / path.replace("/", "-")
+    folder.mkdir()
+    more = "[billing]\nhold_output_tokens = 20\nhold_least_output_tokens = 20\ndrain_ms = 200\n"
+    async with proxy(folder, both(upstream), routes=ROUTES, more=more) as lume:
+        with pytest.MonkeyPatch.context() as patch:
+            lume.delay(ledger.extend, asyncio.Event(), patch)
+            wire = await dial(lume, path, ask(path))
+            await until(lambda: any(c.checkpoint.__self__._extending for c in lume.server.live._calls.values()))
+            wire.transport.abort()
+            await noticed(lume)
+            record = await settled(lume)
+
+    assert ending(record) == ("cut_by_client", "reported", False)
+    assert record["cost_nanousd"] == BILL[path]
