@@ -201,7 +201,7 @@ class Relay:
             self._first_byte()
             transport = request.transport
             if not self._begun or len(chunk) > WRITE_BYTES or transport is None or not call.covers(len(chunk)):
-                left = (None, chunk)
+                left, self.portions = (None, chunk), iter((chunk,))  # an interruption may come now
                 return False
             free = meter.feed(chunk)
             out = chunk if stripper is None else stripper.feed(chunk)

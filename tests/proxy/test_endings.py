@@ -926,3 +926,38 @@ async def test_a_client_that_leaves_between_two_portions_of_a_chunk_is_charged_f
 
     assert ending(record) == ("cut_by_client", "reported", False)
     assert record["cost_nanousd"] == BILL[path]
+
+
+@in_every_dialect
+async def test_a_client_whose_leaving_is_seen_in_the_turn_in_which_bytes_come_is_charged_for_them(
+    lume: Proxy, upstream: ScriptedUpstream, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = asyncio.Event()
+    first, rest = events(path)[0], b"".join(events(path)[1:])
+
+    async def answer(c: Connection) -> None:
+        await c.stream_head()
+        await c.chunk(first)
+        await go.wait()
+        await c.chunk(rest)
+        await c.closed_by_peer()
+
+    upstream.script = answer
+    wire = await dial(lume, path, ask(path))
+    await wire.until(first)
+    for _ in range(20):  # until the upstream is waited for again
+        await asyncio.sleep(0)
+    (live,) = lume.server.live._calls.values()
+
+    def covers(_call: Any, _size: int) -> bool:
+        asyncio.get_running_loop().call_soon(live.interrupt, Cause.CLIENT_GONE)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lumeproxy.proxy.call.Call.covers", covers)
+        go.set()
+        record = await settled(lume)
+    wire.transport.abort()
+
+    assert ending(record) == ("cut_by_client", "reported", False)
+    assert record["cost_nanousd"] == BILL[path]
