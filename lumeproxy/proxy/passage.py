@@ -68,6 +68,8 @@ class Passage:
         finally:
             call.attempts = encode_tries(self._dispatch.notes)
         self._incoming.forget_body()
+        if self._dispatch.source is not None:
+            call.upstream, call.credential = self._dispatch.source.upstream, self._dispatch.source.credential
         call.status = reply.status
         call.upstream_request_id = request_id(reply)
         if reply.status >= 300 or reply.status < 200:
