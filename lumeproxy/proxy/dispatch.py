@@ -143,6 +143,7 @@ class Dispatch:
         self._slots: Slots | None = None
         self._busy = False
         self.notes: list[Tried] = []
+        self.source: Target | None = None  # whose reply `send` returned, where that is not the last one tried
 
     async def send(self) -> Reply:
         """The reply of the first upstream that does not fail, else the most useful failure. Raises NotReached, and
@@ -156,6 +157,7 @@ class Dispatch:
         if isinstance(self._best, NotReached):
             raise self._best
         if self._best is not None:
+            self.source = self._best.target
             return self._best
         if self._busy:
             raise Unreachable(
@@ -194,7 +196,7 @@ class Dispatch:
         if verdict.repeat and self._may_repeat(sent=True):
             self._begin(None)
             try:
-                self._keep(_Kept(reply, await _read_soon(reply), wait_ms))
+                self._keep(_Kept(attempt.target, reply, await _read_soon(reply), wait_ms))
             finally:
                 reply.close()
             return None
@@ -202,6 +204,7 @@ class Dispatch:
             self._move(attempt)
         if isinstance(self._best, _Kept) and self._best.use > usefulness(reply.status, wait_ms):
             reply.close()
+            self.source = self._best.target
             return self._best
         return reply
 
@@ -340,7 +343,8 @@ async def _collect(reply: Reply, pieces: list[bytes]) -> None:
 class _Kept:
     """A failed upstream's answer, whole: passed on where nothing better comes."""
 
-    def __init__(self, reply: Reply, body: bytes, wait_ms: int | None) -> None:
+    def __init__(self, target: Target, reply: Reply, body: bytes, wait_ms: int | None) -> None:
+        self.target = target
         self.status = reply.status
         self.headers = reply.headers
         self.content_type = reply.content_type

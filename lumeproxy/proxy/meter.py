@@ -249,7 +249,19 @@ class JsonMeter:
             _count_unread(self.reader, self._size)
         else:
             self.reader.whole(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+            reading = self.reader.reading
+            if reading.truncated and not (reading.input_reported or reading.output_chars):
+                self._read_events()
         self._pieces.clear()
+
+    def _read_events(self) -> None:
+        """What is no JSON may be an event stream under another name, as some servers send it: their clients read it all the
+        same, so it is an answer. Where it is none either, nothing is found."""
+        scanner = SseScanner(self._limit_bytes)
+        for piece in (*self._pieces, b"\n\n"):
+            for event in scanner.feed(piece):
+                if self.reader.event(event.data) is not Mark.NONE:
+                    return
 
 
 def _count_unread(reader: Reader, size: int) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from lumeproxy.core.selection import Target
 from lumeproxy.core.types import Ending
-from lumeproxy.dialects.base import error_facts
+from lumeproxy.dialects.base import Mark, error_facts
 from lumeproxy.errors import AccountSuspended, CredentialRejected, LumeError, Unauthorized, Unreachable, UpstreamError
 from lumeproxy.proxy import answers
 from lumeproxy.proxy.answers import headers_for_client, request_id
@@ -68,6 +68,8 @@ class Passage:
         finally:
             call.attempts = encode_tries(self._dispatch.notes)
         self._incoming.forget_body()
+        if self._dispatch.source is not None:
+            call.upstream, call.credential = self._dispatch.source.upstream, self._dispatch.source.credential
         call.status = reply.status
         call.upstream_request_id = request_id(reply)
         if reply.status >= 300 or reply.status < 200:
@@ -156,7 +158,10 @@ class Passage:
         if call.settled is None and self._reply is not None and self._meter is not None:
             await self._drain(self._reply, self._meter)
         self.close()
-        await self._settle(Ending.REFUSED if self._refusing else Ending.CUT_BY_CLIENT, "client_gone")
+        if isinstance(self._meter, StreamMeter) and self._meter.mark is Mark.FAILED:
+            await self._settle(Ending.CUT_BY_UPSTREAM, "")  # as if somebody had waited for it
+        else:
+            await self._settle(Ending.REFUSED if self._refusing else Ending.CUT_BY_CLIENT, "client_gone")
         return self.cut(at_once=True) or web.Response(status=CLIENT_CLOSED_STATUS)
 
     async def _drain(self, reply: Reply, meter: StreamMeter | JsonMeter) -> None:
@@ -164,6 +169,8 @@ class Passage:
         is not learned is estimated."""
         call = self._call
         complete = False
+        if self._relay is not None and isinstance(meter, StreamMeter) and meter.mark is Mark.NONE:
+            meter.feed(b"".join(self._relay.portions))  # they came, and are billed, though their turn did not come
         try:
             async with asyncio.timeout(self._limits.drain_ms / 1000):
                 while not meter.learned:

@@ -61,11 +61,11 @@ class Relay:
     """One reply on its way to one client."""
 
     def __init__(self, call: Call, live: LiveCall, request: web.BaseRequest, reply: Reply) -> None:
-        self._call = call
-        self._live = live
+        self._call, self._live = call, live
         self._request = request
         self._reply = reply
         self._unsent: bytes | memoryview = b""  # metered, and not yet written
+        self.portions: Iterator[bytes] = iter(())  # of the chunk at hand, those that are not metered yet
         self._begun = False  # the head is sent, with the first bytes
         self._writer: AbstractStreamWriter | None = None
         self.response: web.StreamResponse | None = None
@@ -141,7 +141,8 @@ class Relay:
         """Meter and write a chunk: at once where the hold covers all that it can hold, else in portions that it covers or
         event by event, so that what the credit does not pay for is not given away. The response where it ends here."""
         call = self._call
-        pieces = iter((chunk,) if call.covers(len(chunk)) or not meter.can_splice else _portions(chunk, call.room))
+        covered = call.covers(len(chunk)) or not meter.can_splice
+        pieces = self.portions = iter((chunk,)) if covered else _portions(chunk, call.room)
         ready: list[bytes] = []
         for piece in pieces:
             free = meter.feed(piece)
@@ -200,7 +201,7 @@ class Relay:
             self._first_byte()
             transport = request.transport
             if not self._begun or len(chunk) > WRITE_BYTES or transport is None or not call.covers(len(chunk)):
-                left = (None, chunk)
+                left, self.portions = (None, chunk), iter((chunk,))  # an interruption may come now
                 return False
             free = meter.feed(chunk)
             out = chunk if stripper is None else stripper.feed(chunk)

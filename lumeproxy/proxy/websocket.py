@@ -270,13 +270,14 @@ class _Connection:
         address = sockets.exchange.address(request)
         with sockets.exchange.pace.slot(key, address):
             call = Call(books, key, dialect, plan, self._draft(asking, plan, key, call_id, now_ms), len(self._message))
+            # Before the hold: a request that can't be changed for its route is refused, and must not leave one behind.
+            model = plan.candidates.model_at(upstream.name, asking.asked.model)
+            message = dialect.to_upstream(self._message, asking.asked, model)
             socket = self._socket
             if socket is None or upstream is not self._upstream:
                 socket = await self.dial(upstream)
             await call.hold()
             call.upstream, call.credential = upstream.name, 1  # a connection is opened with the first
-            model = plan.candidates.model_at(upstream.name, asking.asked.model)
-            message = dialect.to_upstream(self._message, asking.asked, model)
             running = SocketCall(
                 call,
                 asking,

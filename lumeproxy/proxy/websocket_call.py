@@ -109,11 +109,9 @@ class SocketCall:
             live.progress += 1
             mark = self._metered(event)
             if not self._begun:
-                refusal = None if event.binary else self._wire.refusal(event.data)
+                refusal = self._refusal(event)
                 if refusal is not None:
                     return await self._refused(event, *refusal)
-                self._begun = event.binary or self._wire.starts_answer(event.data)
-                call.status = 200 if self._begun else None
             if live.cause is not None:
                 raise ClientLeft  # noted before the answer began
             if mark is not Mark.NONE:
@@ -138,6 +136,22 @@ class SocketCall:
             return Mark.NONE
         return call.reader.event(event.data)
 
+    def _refusal(self, event: Message) -> tuple[int, str, str] | None:
+        """What an event before the answer refuses it with, as the wire has it; None where it does not, but may begin it."""
+        refusal = None if event.binary else self._wire.refusal(event.data)
+        if refusal is not None:
+            self._call.status = refusal[0] or None
+            return refusal
+        self._begun = event.binary or self._wire.starts_answer(event.data)
+        self._call.status = 200 if self._begun else None
+        return None
+
+    def _look_at_warm_up(self) -> None:
+        """A warm-up that has ended, and of which the provider says no usage, is not billed by it."""
+        reading = self._call.reader.reading
+        if not self._asking.generates and not (reading.input_reported or reading.output_chars):
+            self._call.sent = False
+
     async def _write(self, event: Message) -> None:
         """Write under the watch's eyes: a client that takes nothing for too long is given up."""
         self._live.stage = Stage.CLIENT
@@ -148,18 +162,13 @@ class SocketCall:
 
     async def _last(self, event: Message, mark: Mark) -> bool:
         """The last event, or an error in the middle: settled, then let go."""
-        call = self._call
-        reading = call.reader.reading
-        if not self._asking.generates and not (reading.input_reported or reading.output_chars):
-            call.sent = False  # a warm-up of which the provider says no usage is not billed by it
+        self._look_at_warm_up()
         await self._settle(Ending.CUT_BY_UPSTREAM if mark is Mark.FAILED else Ending.COMPLETE)
         await self._write(event)
         return True
 
     async def _refused(self, event: Message, status: int, code: str, text: str) -> bool:
         """An error instead of an answer: passed on unchanged, but for the operator's own credential."""
-        call = self._call
-        call.status = status or None
         quotable = status == 429 or status >= 500
         await self._settle(Ending.REFUSED, code or "error", text if quotable else "")
         if status not in (401, 402, 403):
@@ -176,27 +185,39 @@ class SocketCall:
         return await self._refuse(Unreachable("The model provider closed the connection.", retry_after_s=1))
 
     async def _client_left(self) -> bool:
-        """The provider bills all the same, so its usage is learned where that is possible soon."""
+        """The provider bills all the same, so its usage is learned where that is possible soon. What it refuses or fails
+        meanwhile it does not."""
         call = self._call
         self._live.stage = Stage.OURSELVES
+        ending, code = Ending.CUT_BY_CLIENT, "client_gone"
         if call.settled is None and call.reader.reading.output_bytes:
-            await self._drain()
-        await self._settle(Ending.CUT_BY_CLIENT, "client_gone")
+            ending, code = await self._drain() or (ending, code)
+        await self._settle(ending, code)
         self._client.cut()
         return False
 
-    async def _drain(self) -> None:
-        """Read on until the usage is known, for at most `drain_ms` and while there is credit for it."""
+    async def _drain(self) -> tuple[Ending, str] | None:
+        """Read on until the usage is known, for at most `drain_ms` and while there is credit for it. The ending and its
+        code where the provider gave no answer, or none to its end."""
         call = self._call
         try:
             async with asyncio.timeout(self._drain_ms / 1000):
                 while not call.reader.reading.input_reported:
-                    if self._metered(await self._socket.receive()) is not Mark.NONE:
+                    event = await self._socket.receive()
+                    mark = self._metered(event)
+                    refusal = None if self._begun else self._refusal(event)
+                    if refusal is not None:
+                        return Ending.REFUSED, refusal[1] or "error"
+                    if mark is Mark.FAILED:
+                        return Ending.CUT_BY_UPSTREAM, ""
+                    if mark is not Mark.NONE:
+                        self._look_at_warm_up()
                         break
                     if call.due() and not await call.funded():
                         break
         except (TimeoutError, CutShort):
             pass
+        return None
 
     async def _interrupted(self, cause: Cause) -> bool:
         """The watch, or the operator, ended the call."""

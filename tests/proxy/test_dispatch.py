@@ -215,6 +215,23 @@ async def test_of_several_failures_the_most_useful_is_passed_on_unchanged(
     assert ending(record) == ("refused", "none", False)
 
 
+@pytest.mark.parametrize("reached", [True, False])
+async def test_the_record_names_the_upstream_whose_answer_was_passed_on(
+    lume: Proxy, upstream: ScriptedUpstream, second: ScriptedUpstream, reached: bool
+) -> None:
+    upstream.script = lambda c: c.reply(ERROR, 429, BUSY_HEADERS)
+    second.script = lambda c: c.reply(ERROR, 500)
+    if not reached:
+        await second.stop()
+
+    taken = await take(lume.post(ANTHROPIC, ask(ANTHROPIC)))
+    record = await settled(lume)
+
+    assert (taken.status, record["status"], record["upstream_request_id"]) == (429, 429, "req_1")
+    assert [one["upstream"] for one in record["attempts"]] == ["anthropic", "anthropic-2"]
+    assert (record["upstream"], record["credential"], record["cost_nanousd"]) == ("anthropic", 1, 0)
+
+
 async def test_where_every_credential_is_refused_the_client_is_not_told_the_providers_401(
     lume: Proxy, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:

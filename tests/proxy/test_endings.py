@@ -123,6 +123,20 @@ async def test_complete_without_usage(lume: Proxy, upstream: ScriptedUpstream, p
     assert record["cost_nanousd"] == by_hand
 
 
+@in_every_dialect
+async def test_complete_by_a_stream_that_is_not_called_one(lume: Proxy, upstream: ScriptedUpstream, path: str) -> None:
+    """Some servers send events as text/plain; clients take them as events."""
+    body = b"".join(events(path))
+    upstream.script = lambda c: c.reply(body, 200, {"content-type": "text/plain"})
+
+    taken = await take(lume.post(path, ask(path)))
+
+    assert (taken.status, taken.body, taken.clean) == (200, body, True)
+    record = await settled(lume)
+    assert ending(record) == ("complete", "reported", False)
+    assert record["cost_nanousd"] == BILL[path]
+
+
 async def test_complete_with_the_usage_of_its_beginning_only(lume: Proxy, upstream: ScriptedUpstream) -> None:
     """Some providers state the output once, as one token, before there is any."""
     upstream.script = lambda c: c.stream(events(ANTHROPIC, ["word "] * 100, delta={}))
@@ -461,6 +475,30 @@ async def test_a_whole_answer_that_comes_after_the_client_has_left_is_charged_wh
     record = await settled(lume)
     assert ending(record) == ("cut_by_client", "reported", False)
     assert record["cost_nanousd"] == BILL[CHAT]
+
+
+@in_every_dialect
+async def test_a_client_that_left_is_not_charged_where_the_upstream_then_fails(
+    lume: Proxy, upstream: ScriptedUpstream, path: str
+) -> None:
+    arrived, left = asyncio.Event(), asyncio.Event()
+
+    async def answer(c: Connection) -> None:
+        arrived.set()
+        await left.wait()
+        await c.stream([ERRORS[path]])
+
+    upstream.script = answer
+    wire = await dial(lume, path, ask(path))
+    await asyncio.wait_for(arrived.wait(), 5)
+    wire.transport.abort()
+    await noticed(lume)
+    left.set()
+
+    record = await settled(lume)
+    assert ending(record) == ("cut_by_upstream", "none", False)
+    assert record["cost_nanousd"] == 0
+    assert record["error_code"] in ("overloaded_error", "server_error")
 
 
 async def test_cut_by_client_before_the_headers_is_charged_the_input(
@@ -862,3 +900,64 @@ def body_of(data: bytes, *, coded: bool) -> bytes:
     if b"chunked" in head.lower():
         body = dechunked(body)[0]
     return zlib.decompressobj(wbits=31).decompress(body) if coded else body
+
+
+# --- portions of a chunk -------------------------------------------------------------------------------------------------
+
+
+@in_every_dialect
+async def test_a_client_that_leaves_between_two_portions_of_a_chunk_is_charged_for_all_of_it(
+    tmp_path: Path, upstream: ScriptedUpstream, path: str
+) -> None:
+    """The chunk has the usage at its end; in its middle, more credit is waited for."""
+    said = ["word "] * 60
+    upstream.script = play([b"".join(events(path, said))], Connection.closed_by_peer)
+    folder = tmp_path / path.replace("/", "-")
+    folder.mkdir()
+    more = "[billing]\nhold_output_tokens = 20\nhold_least_output_tokens = 20\ndrain_ms = 200\n"
+    async with proxy(folder, both(upstream), routes=ROUTES, more=more) as lume:
+        with pytest.MonkeyPatch.context() as patch:
+            lume.delay(ledger.extend, asyncio.Event(), patch)
+            wire = await dial(lume, path, ask(path))
+            await until(lambda: any(c.checkpoint.__self__._extending for c in lume.server.live._calls.values()))
+            wire.transport.abort()
+            await noticed(lume)
+            record = await settled(lume)
+
+    assert ending(record) == ("cut_by_client", "reported", False)
+    assert record["cost_nanousd"] == BILL[path]
+
+
+@in_every_dialect
+async def test_a_client_whose_leaving_is_seen_in_the_turn_in_which_bytes_come_is_charged_for_them(
+    lume: Proxy, upstream: ScriptedUpstream, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = asyncio.Event()
+    first, rest = events(path)[0], b"".join(events(path)[1:])
+
+    async def answer(c: Connection) -> None:
+        await c.stream_head()
+        await c.chunk(first)
+        await go.wait()
+        await c.chunk(rest)
+        await c.closed_by_peer()
+
+    upstream.script = answer
+    wire = await dial(lume, path, ask(path))
+    await wire.until(first)
+    for _ in range(20):  # until the upstream is waited for again
+        await asyncio.sleep(0)
+    (live,) = lume.server.live._calls.values()
+
+    def covers(_call: Any, _size: int) -> bool:
+        asyncio.get_running_loop().call_soon(live.interrupt, Cause.CLIENT_GONE)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lumeproxy.proxy.call.Call.covers", covers)
+        go.set()
+        record = await settled(lume)
+    wire.transport.abort()
+
+    assert ending(record) == ("cut_by_client", "reported", False)
+    assert record["cost_nanousd"] == BILL[path]

@@ -390,6 +390,34 @@ def test_a_whole_answer_that_can_not_be_read_counts_by_its_size(
     assert reading.output_bytes == counted
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("size", [7, 1 << 20])
+def test_an_event_stream_that_is_not_called_one_is_read_all_the_same(path: str, coding: str, size: int) -> None:
+    stream = b"".join(events(path)).rstrip()
+    body = CODERS[coding](stream) if coding else stream
+    meter = json_meter(path, coding)
+    for at in range(0, len(body), size):
+        meter.feed(body[at : at + size])
+
+    meter.finish()
+
+    reading = meter.reader.reading
+    assert (reading.usage, reading.output_chars) == (READ[path], SAID)
+    assert reading.input_reported and reading.output_final
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_page_that_is_no_answer_counts_for_none(path: str) -> None:
+    meter = json_meter(path)
+    meter.feed(b"<html>\n\ndata: <b>Welcome</b>\n\n" * 9)
+
+    meter.finish()
+
+    reading = meter.reader.reading
+    assert (reading.input_reported, reading.output_reported, reading.output_chars) == (False, False, 0)
+
+
 def test_an_answer_over_the_limit_is_not_kept() -> None:
     meter = json_meter(CHAT, limit_bytes=100_000)
     part = b"x" * 65_536

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from lumeproxy.core.spans import MOST_TOKENS
 from lumeproxy.proxy.live import Cause
 from tests.support import streams, websocket
 from tests.support.calls import BILL, RESPONSES, ask, until
@@ -302,6 +303,28 @@ async def test_a_routes_upstream_model_is_spliced_in_and_nothing_else_changes(
         await got(client)
 
     assert provider.messages == [asked.replace('"mine"', '"gpt-test-9"').encode()]
+
+
+async def test_a_request_that_can_not_be_changed_for_its_route_is_refused_and_holds_nothing(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    """A name of the route's own is spliced in, for which a key that is there twice has to be looked for by token."""
+    provider = SocketProvider(answering(messages()))
+    upstream.script = provider.serve
+    routes = '[[routes]]\nmodel = "mine"\nupstreams = ["openai"]\nupstream_model = "gpt-test-9"\n'
+    asked = f'{{"type":"response.create","x":1,"x":[{"0," * MOST_TOKENS}0],"input":"hi","model":"mine"}}'
+    async with websocket.proxied(tmp_path, upstream, routes=routes) as lume:
+        async with lume.socket() as client:
+            await client.send_str(asked)
+            told = await error(client)
+            assert (told["status"], told["error"]["code"]) == (400, "invalid_request")
+            assert (await lume.balance()).held_nanousd == 0
+            await client.send_str(create(model="mine").decode())
+            await got(client)
+
+        assert provider.messages == [create(model="gpt-test-9")]
+        assert [record["cost_nanousd"] for record in await lume.records()] == [BILL[RESPONSES]]
+        assert (await lume.balance()).held_nanousd == 0
 
 
 async def test_a_model_of_another_upstream_gets_a_connection_of_its_own(

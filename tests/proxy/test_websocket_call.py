@@ -564,6 +564,61 @@ async def test_a_client_that_leaves_before_an_answer_is_charged_when_it_comes(
     assert record["cost_nanousd"] == BILL[RESPONSES]
 
 
+@pytest.mark.parametrize(
+    ("event", "ended", "code"),
+    [
+        (b'{"type":"error","status":429,"error":{"code":"slow_down","message":"wait"}}', "refused", "slow_down"),
+        (b'{"type":"response.failed","response":{"error":{"code":"oops"}}}', "cut_by_upstream", "oops"),
+    ],
+)
+async def test_a_client_that_left_is_not_charged_where_the_provider_then_gives_no_answer(
+    socketed: SocketProxy, provider: SocketProvider, event: bytes, ended: str, code: str
+) -> None:
+    go = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.receive()
+        await go.wait()
+        await peer.send(b'{"type":"codex.rate_limits"}', event)
+        await peer.receive()
+
+    provider.script = play
+    client = await socketed.socket()
+    await client.send_str(ASK.decode())
+    await until(lambda: provider.messages == [ASK])
+    client._response.close()
+    await noticed(socketed)
+    go.set()
+
+    record = await settled(socketed)
+    assert ending(record) == (ended, "none", False)
+    assert (record["cost_nanousd"], record["error_code"]) == (0, code)
+
+
+async def test_a_warm_up_whose_client_has_left_costs_nothing_either(
+    socketed: SocketProxy, provider: SocketProvider
+) -> None:
+    go, asked = asyncio.Event(), create(generate=False)
+
+    async def play(peer: Peer) -> None:
+        await peer.receive()
+        await go.wait()
+        await peer.send(*warmed())
+        await peer.receive()
+
+    provider.script = play
+    client = await socketed.socket()
+    await client.send_str(asked.decode())
+    await until(lambda: provider.messages == [asked])
+    client._response.close()
+    await noticed(socketed)
+    go.set()
+
+    record = await settled(socketed)
+    assert ending(record) == ("cut_by_client", "none", False)
+    assert record["cost_nanousd"] == 0
+
+
 async def test_a_client_that_left_is_estimated_where_the_rest_does_not_come(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
