@@ -17,7 +17,7 @@ from lumeproxy.cli.reach import Reach, data_options
 from lumeproxy.clock import Clock
 
 
-@click.group()
+@click.group(short_help="Accounts: create, list, show, limit, suspend and more.")
 def account() -> None:
     """Accounts: create, list, show, limit, suspend, resume, close, export, erase; admin, link."""
 
@@ -80,13 +80,13 @@ def show(name: str, data: Path | None, config: Path | None, as_json: bool) -> No
         click.echo("\n" + limited)
 
 
-@account.command()
+@account.command(short_help="Set an account's limits, and which balance is low.")
 @click.argument("name")
 @click.option(
     "--low-balance",
     type=Threshold(),
     metavar="USD",
-    help=f"Tell when the balance falls below this; 0: never [{USUAL}: as set].",
+    help=f"Tell when the balance falls below this; 0: never, {USUAL}: as the settings say.",
 )
 @rate_options
 @data_options
@@ -145,7 +145,7 @@ def close(name: str, yes: bool, data: Path | None, config: Path | None, as_json:
     return 0
 
 
-@account.command()
+@account.command(short_help="Print all that is stored of an account.")
 @click.argument("name")
 @data_options
 def export(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
@@ -153,7 +153,7 @@ def export(name: str, data: Path | None, config: Path | None, as_json: bool) -> 
     write_export(Reach(data, config, as_json), name)
 
 
-@account.command()
+@account.command(short_help="Close an account for good, and forget who it was.")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Don't ask; nobody is asked where there is no terminal.")
 @data_options
@@ -176,7 +176,7 @@ def erase(name: str, yes: bool, data: Path | None, config: Path | None, as_json:
     return 0
 
 
-@account.command()
+@account.command(short_help="Let an account see and change all others.")
 @click.argument("name")
 @click.option("--revoke", is_flag=True, help="Make it a user's account again.")
 @data_options
@@ -192,7 +192,7 @@ def admin(name: str, revoke: bool, data: Path | None, config: Path | None, as_js
         click.echo(f"Account {changed['account']} is an operator's. Sign in: " + reach.hint(f"account link {name}"))
 
 
-@account.command()
+@account.command(short_help="Print a link that signs an account in once.")
 @click.argument("name")
 @data_options
 def link(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:

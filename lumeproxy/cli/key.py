@@ -87,7 +87,7 @@ def list_(account: str | None, data: Path | None, config: Path | None, as_json: 
             click.echo("\n" + limited)
 
 
-@key.command()
+@key.command(short_help="Set what a key may use at most.")
 @click.argument("id", type=KeyId())
 @budget_option
 @rate_options
@@ -126,7 +126,7 @@ def revoke(id: str, data: Path | None, config: Path | None, as_json: bool) -> No
         click.echo(f"Key {ended['id']} of {ended['account']} is revoked.")
 
 
-@key.command()
+@key.command(short_help="Replace a key by a new one that may do the same.")
 @click.argument("id", type=KeyId())
 @click.option("--overlap", type=Duration(), default=0, metavar="DURATION",
               help="How long the old key stays valid: 24h, 7d [it ends at once].")  # fmt: skip

@@ -62,15 +62,16 @@ class PeriodAmount(click.ParamType[tuple[str, int | None]]):
 def rate_options(command: Command) -> Command:
     """The two options of calls."""
     for name, text in (("--concurrent-calls", "Calls at once"), ("--calls-per-minute", "Calls a minute")):
-        command = click.option(name, type=Rate(), metavar="N", help=f"{text}; 0: no limit [{USUAL}: as set].")(command)
+        explained = f"{text}; 0: no limit, {USUAL}: as the settings say."
+        command = click.option(name, type=Rate(), metavar="N", help=explained)(command)
     return command
 
 
 def budget_option(command: Command) -> Command:
     """The option of budgets."""
-    periods = ", ".join(PERIODS)
+    explained = f"What it may spend a {', '.join(PERIODS)}, as day=5; day={NONE}: no limit. Repeatable."
     return click.option("--budget", "budgets", type=PeriodAmount(), multiple=True, metavar="PERIOD=USD",
-                        help=f"What it may spend a {periods}; repeatable [no limit, or {NONE}].")(command)  # fmt: skip
+                        help=explained)(command)  # fmt: skip
 
 
 def arguments(

@@ -7,13 +7,16 @@ before it is done, and proved by one call afterwards.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import click
 
@@ -47,7 +50,7 @@ class Wanted:
         click.echo(text, err=self.as_json)
 
 
-@click.command()
+@click.command(short_help="Connect claude-code, codex or opencode on this machine.")
 @click.argument("tool_name", metavar="TOOL", type=click.Choice([known.name for known in TOOLS]))
 @click.option("--url", metavar="URL", help="Address of the proxy [the server that runs here].")
 @click.option("--key", metavar="KEY", help=f"API key [{KEY_VARIABLE}, else asked for; made where the server runs].")
@@ -143,6 +146,11 @@ def _take_back(chosen: Tool, machine: Machine, wanted: Wanted) -> None:
             {"tool": chosen.name, "files": files, "kept": [name for _, name in kept], "applied": not wanted.dry_run}
         )
     elif not wanted.dry_run:
+        gone = {key_id for change in made.changes for key_id in _keys_in(change.now) - _keys_in(change.after)}
+        for key_id in sorted(gone):
+            wanted.say(
+                f"The key {key_id} stays in force. To end it, where the server runs: lumeproxy key revoke {key_id}"
+            )
         wanted.say(f"{chosen.title} is as it was before.")
 
 
@@ -189,9 +197,7 @@ def _credentials(
         return
     checked_url(address)
     if beside is None or wanted.dry_run or (url is not None and checked_url(url)[0] != _reachable(beside.server_url())):
-        asked = click.prompt("API key", hide_input=True, err=wanted.as_json)
-        _check_key(asked)
-        yield address, asked
+        yield address, _asked_key(wanted)
         return
     made = beside.run("key.create", account=_account(beside), name=f"{chosen.name} on {platform.node()}"[:60])
     wanted.say(f"The key {made['id']} of {made['account']} was made for it.\n")
@@ -200,6 +206,7 @@ def _credentials(
     except BaseException:
         if not _is_in_use(chosen, made["id"]):
             beside.run("key.revoke", id=made["id"])
+            click.echo(f"The key {made['id']} was not used, and is revoked again.", err=True)
         raise
 
 
@@ -227,6 +234,21 @@ def _host(url: str) -> str:
     return urlsplit(checked_url(url)[0]).hostname or ""
 
 
+def _asked_key(wanted: Wanted) -> str:
+    """The key from the keyboard, unseen. Raises Refused where nobody is there to type it."""
+    try:
+        with catch_warnings():
+            # Without a terminal getpass warns and reads what comes, with the key on the screen.
+            simplefilter("error", getpass.GetPassWarning)
+            asked: str = click.prompt("API key", hide_input=True, err=wanted.as_json)
+    except getpass.GetPassWarning:
+        raise Refused(
+            f"There is nobody to ask for the key: give it with --key, or put it into {KEY_VARIABLE}."
+        ) from None
+    _check_key(asked)
+    return asked
+
+
 def _check_key(key: str) -> None:
     if apikey.parse(key) is None:
         raise Refused(
@@ -244,6 +266,12 @@ def _account(beside: Reach) -> str:
         return str(names[0])
     hint = beside.hint("key create ACCOUNT")
     raise Refused(f"There are {len(names)} accounts here; make a key for one of them ({hint}) and give it with --key.")
+
+
+def _keys_in(text: str | None) -> set[str]:
+    """The ids of the keys in a file."""
+    found = re.findall(rf"{apikey.PREFIX}[0-9A-Za-z]+_[0-9A-Za-z]+", text or "")
+    return {key_id for key in found if (key_id := apikey.parse(key)) is not None}
 
 
 def _is_in_use(chosen: Tool, key_id: str) -> bool:

@@ -18,7 +18,7 @@ def upstream() -> None:
     """Upstreams: list, test, switch off and on."""
 
 
-@upstream.command("list")
+@upstream.command("list", short_help="List the upstreams and how they are.")
 @data_options
 def list_(data: Path | None, config: Path | None, as_json: bool) -> None:
     """List the upstreams, with the health of each and of its credentials."""
@@ -45,7 +45,7 @@ def list_(data: Path | None, config: Path | None, as_json: bool) -> None:
         click.echo("\nNo server runs here now; only a running one knows the health of its upstreams.")
 
 
-@upstream.command()
+@upstream.command(short_help="Send an upstream no more calls.")
 @click.argument("name")
 @data_options
 def disable(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
@@ -53,7 +53,7 @@ def disable(name: str, data: Path | None, config: Path | None, as_json: bool) ->
     _changed(Reach(data, config, as_json), "upstream.disable", name, "is switched off until it is enabled")
 
 
-@upstream.command()
+@upstream.command(short_help="Send an upstream calls again.")
 @click.argument("name")
 @data_options
 def enable(name: str, data: Path | None, config: Path | None, as_json: bool) -> None:
@@ -61,7 +61,7 @@ def enable(name: str, data: Path | None, config: Path | None, as_json: bool) -> 
     _changed(Reach(data, config, as_json), "upstream.enable", name, "gets calls")
 
 
-@upstream.command()
+@upstream.command(short_help="Ask an upstream for its models, which costs nothing.")
 @click.argument("name")
 @data_options
 def test(name: str, data: Path | None, config: Path | None, as_json: bool) -> int:
@@ -108,7 +108,7 @@ def state(one: dict[str, Any]) -> str:
 def credentials(found: list[dict[str, Any]]) -> str:
     """How many there are, and which of them are not up."""
     troubled = [
-        f"{one['credential']} refused ({one['status']})" if one["status"] else f"{one['credential']} {_rest(one)}"
+        f"no. {one['credential']} " + (f"refused ({one['status']})" if one["status"] else _rest(one))
         for one in found
         if one["state"] not in ("up", "unknown")
     ]

@@ -50,6 +50,15 @@ def test_every_command_explains_itself_within_the_screen(path, flag, capsys, mon
         assert all(option in out for option in ("--data", "--config", "--json"))
 
 
+@pytest.mark.parametrize("path", [(), ("account",), ("key",), ("credit",), ("upstream",), ("admin-key",)], ids=" ".join)
+def test_a_list_of_commands_cuts_no_sentence_off(path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    assert run([*path, "--help"]) == 0
+
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
 def test_the_version_is_told(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"lumeproxy, version {__version__}\n"

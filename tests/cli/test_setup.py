@@ -115,6 +115,17 @@ def test_the_key_may_come_from_the_environment_or_the_keyboard(server: Started, 
     assert server.key in (home / ".codex" / "lume.config.toml").read_text()
 
 
+def test_where_nobody_can_type_the_key_it_says_where_else_it_may_come_from(home: Path):
+    command = [sys.executable, "-m", "lumeproxy", "setup", "codex", "--url", "http://127.0.0.1:9"]
+
+    # A session of its own has no terminal that getpass could open.
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(home), stdin=subprocess.DEVNULL,
+                          start_new_session=True, capture_output=True, text=True, timeout=30)  # fmt: skip
+
+    told = "lumeproxy: There is nobody to ask for the key: give it with --key, or put it into LUME_KEY.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
 def test_beside_the_server_it_needs_nothing_and_makes_a_key(remote: Cli, server: Started, home: Path):
     done = remote("setup", "claude-code", "--yes")
 
@@ -125,6 +136,11 @@ def test_beside_the_server_it_needs_nothing_and_makes_a_key(remote: Cli, server:
     assert apikey.parse(env["ANTHROPIC_AUTH_TOKEN"]) == made[1]
     (listed,) = [known for known in remote.json("key", "list", "me") if known["id"] == made[1]]
     assert listed["name"].startswith("claude-code on ")
+    undone = remote("setup", "claude-code", "--undo")
+    assert (
+        f"The key {made[1]} stays in force. To end it, where the server runs: lumeproxy key revoke {made[1]}\n"
+        in undone.out
+    )
 
 
 @pytest.mark.parametrize(("tool", "arguments", "told"), [
@@ -141,6 +157,7 @@ def test_a_key_that_was_made_for_nothing_is_revoked(remote: Cli, home: Path, mon
     done = remote("setup", tool, *arguments)
 
     assert (done.status, told in done.err) == (1, True)
+    assert re.search(r"The key \w{8} was not used, and is revoked again\.\n", done.err)
     assert {known["id"] for known in remote.json("key", "list", "me") if known["revoked_ms"] is None} == before
 
 
@@ -233,7 +250,7 @@ def loaded(home: Path, *arguments: str, environ: dict[str, str]) -> tuple[int, s
     )
     command = [sys.executable, "-c", code, "setup", *arguments]
     done = subprocess.run(command, cwd=home, env=environ, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=30)  # fmt: skip
+                          start_new_session=True, capture_output=True, text=True, timeout=30)  # fmt: skip
     status, *names = done.stderr.splitlines()[-1].split()
     return int(status), set(names), done.stdout + done.stderr
 
@@ -241,7 +258,7 @@ def loaded(home: Path, *arguments: str, environ: dict[str, str]) -> tuple[int, s
 def test_a_set_up_loads_nothing_of_a_server(server: Started, home: Path):
     environ = {**clean_environment(home), "PYTHONPATH": str(ROOT)}
     for arguments, status, told in (
-        (("claude-code", "--url", "https://proxy.test"), 1, "API key"),
+        (("claude-code", "--url", "https://proxy.test"), 1, "nobody to ask for the key"),
         (("claude-code", "--url", server.url, "--key", server.key, "--yes"), 0, "Start it:"),
         (("claude-code", "--undo"), 0, "as it was before"),
     ):

@@ -85,6 +85,6 @@ def test_what_is_wrong_with_a_credential_is_said_by_its_number():
     trial: dict[str, Any] = {"state": "on trial", "status": None, "rest_ms": 0}
     found = [{"credential": number, **one} for number, one in enumerate((up, resting, refused, trial), 1)]
 
-    assert module.credentials(found) == "4, 2 resting 30 s, 3 refused (401), 4 on trial"
+    assert module.credentials(found) == "4, no. 2 resting 30 s, no. 3 refused (401), no. 4 on trial"
     assert module.credentials(found[:1]) == "1"
     assert module.state({"disabled_since_ms": None, "state": "resting", "rest_ms": 1_001}) == "resting 2 s"
