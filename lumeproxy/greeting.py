@@ -58,7 +58,7 @@ def greeting(start: Start, hint: Hint) -> str:
     more = len(start.offer.upstreams) - len(shown)
     lines.append(f"  upstreams: {', '.join(shown)}{f' and {more} more' if more else ''}")
     if start.first_key is not None:
-        lines += _first_run(start, start.first_key)
+        lines += _first_run(start, start.first_key, hint)
     elif start.keys:
         lines.append(f"  {_count(start.accounts, 'account')}, {_count(start.keys, 'key')} in force")
     else:
@@ -67,7 +67,7 @@ def greeting(start: Start, hint: Hint) -> str:
     return "\n".join(lines)
 
 
-def _first_run(start: Start, key: str) -> list[str]:
+def _first_run(start: Start, key: str, hint: Hint) -> list[str]:
     base, model = start.base_url, "" if start.offer.to_claude_code else " --model claude-echo"
     credit = format_usd(start.first_credit_nanousd).removesuffix(".00")
     return [
@@ -78,6 +78,8 @@ def _first_run(start: Start, key: str) -> list[str]:
         "  Connect Claude Code:",
         "",
         f"    ANTHROPIC_BASE_URL={base} ANTHROPIC_AUTH_TOKEN={key} claude{model}",
+        "",
+        f"  Or for good, with a way back: {hint('setup claude-code')} (or codex, opencode).",
         "",
         "  For curl and other tools, as in the README:",
         "",

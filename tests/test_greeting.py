@@ -105,6 +105,9 @@ def test_the_first_run_shows_the_key_and_how_to_use_it(echo_only, model):
     assert lines[5] == f"    {KEY}"
     assert f"    ANTHROPIC_BASE_URL=http://127.0.0.1:8787 ANTHROPIC_AUTH_TOKEN={KEY} claude{model}" in lines
     assert f"    export LUME_KEY={KEY}" in lines
+    assert [line for line in lines if "setup claude-code" in line] == [
+        "  Or for good, with a way back: ./lume setup claude-code (or codex, opencode)."
+    ]
     assert max(len(line) for line in lines if KEY not in line) <= 100
     assert lines[-1].startswith("  The models claude-echo and gpt-echo answer without a provider")
 

@@ -29,6 +29,7 @@ def blocks(language: str) -> list[str]:
 
 async def test_the_first_calls_work_without_a_provider(lume: Proxy, upstream: ScriptedUpstream) -> None:
     calls = [shlex.split(block.replace("\\\n", " ")) for block in blocks("sh") if block.startswith("curl http")]
+    calls = [call for call in calls if "-d" in call]
     assert len(calls) == 2
     for _, url, header, value, flag, body in calls:
         assert (header, flag) == ("-H", "-d")
@@ -42,6 +43,19 @@ async def test_the_first_calls_work_without_a_provider(lume: Proxy, upstream: Sc
         assert "You said: hello" in json.dumps(answer)
     assert [record["ending"] for record in await lume.records()] == ["complete", "complete"]
     assert upstream.received == []
+
+
+async def test_the_line_for_the_admin_api_lists_the_accounts(lume: Proxy) -> None:
+    (line,) = [block for block in blocks("sh") if "$ADMIN_KEY" in block]
+    _, url, flag, header = shlex.split(line)
+    name, _, value = header.partition(": ")
+    key = (await lume.run("admin_key.create"))["key"]
+
+    headers = {name: value.replace("$ADMIN_KEY", key)}
+    async with lume.session.get(lume.url + url.removeprefix("http://127.0.0.1:8787"), headers=headers) as response:
+        assert (flag, response.status) == ("-H", 200)
+        listed = [found["account"] for found in (await response.json())["items"]]
+    assert listed == [found["account"] for found in await lume.run("account.list")] != []
 
 
 async def test_the_lines_that_connect_a_tool_name_a_command_and_scripts_that_are_there(lume: Proxy) -> None:
@@ -79,11 +93,11 @@ def test_the_configuration_file_loads_and_its_models_have_a_price(tmp_path: Path
 
 
 def test_the_codex_settings_are_toml_that_names_one_provider() -> None:
-    *_, text = blocks("toml")
+    (text,) = (block for block in blocks("toml") if "[model_providers" in block)
     tree = tomllib.loads(text)
 
     assert set(tree["model_providers"]) == {tree["model_provider"]}
-    assert set(tree["model_providers"]["lume"]) == {"name", "base_url", "wire_api", "env_key"}
+    assert set(tree["model_providers"]["lumeproxy"]) == {"name", "base_url", "wire_api", "env_key"}
 
 
 def test_the_list_of_commands_is_the_tree_of_commands() -> None:
