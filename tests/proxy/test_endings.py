@@ -919,7 +919,9 @@ async def test_a_client_that_leaves_between_two_portions_of_a_chunk_is_charged_f
         with pytest.MonkeyPatch.context() as patch:
             lume.delay(ledger.extend, asyncio.Event(), patch)
             wire = await dial(lume, path, ask(path))
-            await until(lambda: any(c.checkpoint.__self__._extending for c in lume.server.live._calls.values()))  # type: ignore[attr-defined]
+            await until(lambda: len(lume.server.live) == 1)
+            (live,) = lume.server.live._calls.values()
+            await until(lambda: live.checkpoint.__self__._extending is not None)  # type: ignore[attr-defined]
             wire.transport.abort()
             await noticed(lume)
             record = await settled(lume)
