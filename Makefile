@@ -55,7 +55,7 @@ cover: $(VENV)/.dev ## run the tests and ask for 95 % coverage of core, dialects
 		--cov-report=term-missing:skip-covered --cov-fail-under=95 $(ARGS)
 
 e2e: $(VENV)/.dev $(VENV)/.judges ## run the real clients and a browser through the proxy (needs ../shared, node and npm)
-	@SHARED="$(abspath $(SHARED))" SCHEMATHESIS="$(abspath $(VENV))/schemathesis/bin/schemathesis" $(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
+	@SHARED="$(abspath $(SHARED))" SCHEMATHESIS="$${SCHEMATHESIS:-$(abspath $(VENV))/schemathesis/bin/schemathesis}" $(BIN)/python -m pytest -m e2e -s --timeout 1200 tests/e2e $(ARGS)
 
 faults: $(VENV)/.dev ## inject faults into a running server and print what came of it (needs strace)
 	@$(BIN)/python -m pytest -m faults --timeout 1800 tests/faults $(ARGS)

@@ -85,8 +85,12 @@ class Server:
     database: Database
     operations: Operations
     live: LiveCalls
-    first_key: str | None
     start: Start
+
+    @property
+    def first_key(self) -> str | None:
+        """The key of the very first start."""
+        return self.start.first_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,7 @@ async def running(
         offer = make_offer(admission, names, upstreams, clock.now_ms())
         first_key = await first_account(settings, database, operations)
         start = await make_start(settings, url, config, offer, database, first_key, clock.now_ms())
-        yield Server(port, url, database, operations, live, first_key, start)
+        yield Server(port, url, database, operations, live, start)
 
 
 # --- parts -------------------------------------------------------------------------------------------------------------

@@ -28,8 +28,12 @@ SWITCHES = (
     "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
     "CLAUDE_CODE_USE_GATEWAY",
 )
-_OFF = {"", "0", "false", "no", "off"}
 _OVERRIDES = (BASE_URL, TOKEN, API_KEY, *SWITCHES)
+
+
+def is_on(value: str) -> bool:
+    """Whether Claude Code takes a switch of this value for set."""
+    return value.lower() not in {"", "0", "false", "no", "off"}
 
 
 class ClaudeCode:
@@ -102,7 +106,7 @@ def _warnings(machine: Machine) -> Iterator[str]:
     if machine.environ.get(API_KEY):
         yield f"{API_KEY} is set in this shell: Claude Code asks about it and sends it along. Unset it."
     for name in SWITCHES:
-        if machine.environ.get(name, "").lower() not in _OFF:
+        if is_on(machine.environ.get(name, "")):
             yield f"{name} is set in this shell: Claude Code then goes to that provider, not to the proxy. Unset it."
     settings = machine.values(_settings(machine), Format.JSON)
     yield from _overriding(settings, _settings(machine), (API_KEY, *SWITCHES))
@@ -117,7 +121,7 @@ def _overriding(settings: dict[str, Any], file: Path, names: Sequence[str]) -> I
     env = settings.get("env")
     for name in names:
         value = env.get(name) if isinstance(env, dict) else None
-        if value is not None and (name not in SWITCHES or str(value).lower() not in _OFF):
+        if value is not None and (name not in SWITCHES or is_on(str(value))):
             what = "Claude Code asks about it and sends it along" if name == API_KEY else "it defeats this set-up"
             yield f"{file} sets {name}: {what}. Take it out of there."
     if settings.get("apiKeyHelper"):

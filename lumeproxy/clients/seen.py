@@ -15,19 +15,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lumeproxy.clients.claude_code import SWITCHES, is_on
+from lumeproxy.clients.codex import PROFILE
 from lumeproxy.clients.jsonc import plain
 from lumeproxy.core.apikey import PREFIX
 
 CLAUDE_CODE, CODEX, OPENCODE = "claude-code", "codex", "opencode"
-PROFILE = "lume"  # of Codex, in a file of its own
 # Claude Code's settings that come from whoever manages the machine; nothing beats them.
 MANAGED = (
     Path("/Library/Application Support/ClaudeCode/managed-settings.json")
     if sys.platform == "darwin"
     else Path("/etc/claude-code/managed-settings.json")
 )
-PAST_THE_PROXY = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
-_OFF = frozenset({"", "0", "false", "no", "off"})
 Files = Mapping[Path, bytes]
 
 
@@ -112,9 +111,9 @@ def _claude(contents: Files, around: Around) -> list[Seen]:
     found = Seen(CLAUDE_CODE, "Claude Code", where, base_url)
     if not base_url:
         return [found] if there else []
-    for name in PAST_THE_PROXY:
+    for name in SWITCHES:
         value, place = variables.get(name, ("", ""))
-        if value.lower() not in _OFF:
+        if is_on(value):
             obstacles.append(Obstacle(f"{name} in {place} sends it past the proxy", _unset(name, place), True))
     key, key_where = _claude_key(variables, obstacles)
     if helper and not (key or "").startswith(PREFIX):

@@ -6,7 +6,7 @@ addresses that try out keys, as in front of the models' APIs. Must not know the 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from lumeproxy.clock import Clock
@@ -37,7 +37,7 @@ class AdminKeys:
         self._clock = clock
         self._random_bytes = random_bytes
 
-    def table(self) -> dict[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]]:
+    def table(self) -> args.Table:
         """The operations by name."""
         return {
             "admin_key.create": (args.CreateAdminKey, self._create),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -22,6 +23,10 @@ Time = Annotated[int, msgspec.Meta(ge=-LAST_MS, le=LAST_MS)]
 
 class Arguments(msgspec.Struct, forbid_unknown_fields=True):
     """None; what is not named here is refused."""
+
+
+# Operations by their names: what each takes, and what carries it out.
+Table = Mapping[str, tuple[type[Arguments], Callable[[Any], Awaitable[Any]]]]
 
 
 class CreateAccount(Arguments):

@@ -7,7 +7,7 @@ it is asked for again. Old pages are overwritten by SQLite (secure_delete) and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from lumeproxy.clock import Clock
@@ -32,7 +32,7 @@ class Erasing:
         self._clock = clock
         self._on_change = on_change
 
-    def table(self) -> dict[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]]:
+    def table(self) -> args.Table:
         """The operation by name."""
         return {"account.erase": (args.Name, self._erase)}
 

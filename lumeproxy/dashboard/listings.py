@@ -5,7 +5,7 @@ Each part is one short read, so that a list of millions keeps nobody waiting. Ch
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ class Listings:
         self._database = database
         self._clock = clock
 
-    def table(self) -> dict[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]]:
+    def table(self) -> args.Table:
         """The operations by name."""
         return {
             "account.page": (args.Page, self._accounts),

@@ -7,7 +7,7 @@ method returns, and is in force at once: `on_change` makes the running server fo
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -68,7 +68,7 @@ class Operations:
         *,
         on_change: Callable[[], None],
         base_url: str | None = None,
-        more: Mapping[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]] | None = None,
+        more: args.Table | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._database = database
@@ -77,7 +77,7 @@ class Operations:
         self._base_url = base_url
         self._random_bytes = random_bytes
         self._more = more
-        self._table: dict[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]] = {
+        self._table: args.Table = {
             "server.show": (args.Arguments, self._server_show),
             "account.create": (args.CreateAccount, self._account_create),
             "account.list": (args.Arguments, self._account_list),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -63,7 +63,7 @@ class Codes:
         self._on_change = on_change
         self._random_bytes = random_bytes
 
-    def table(self) -> dict[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]]:
+    def table(self) -> args.Table:
         """Name to arguments and method."""
         return {
             "code.create": (CreateCodes, self._create),

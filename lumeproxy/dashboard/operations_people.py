@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -74,7 +74,7 @@ class People:
         self._base_url = base_url
         self._random_bytes = random_bytes
 
-    def table(self) -> dict[str, tuple[type[args.Arguments], Callable[[Any], Awaitable[Any]]]]:
+    def table(self) -> args.Table:
         """Name to arguments and method."""
         return {
             "account.admin": (Admin, self._admin),

@@ -6,7 +6,7 @@ calls are sent.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -79,9 +79,6 @@ class _Upstream(args.Arguments):
     name: str
 
 
-Method = Callable[[Any], Awaitable[Any]]
-
-
 class UpstreamDesk:
     """The operations on upstreams."""
 
@@ -90,7 +87,7 @@ class UpstreamDesk:
         self._clock = clock
         self._fleet = fleet
 
-    def operations(self) -> dict[str, tuple[type[args.Arguments], Method]]:
+    def operations(self) -> args.Table:
         """By name, as `Operations` takes them."""
         return {
             LIST: (args.Arguments, self._list),

@@ -99,11 +99,7 @@ def page(
         " ORDER BY u.time_ms DESC, u.call_id DESC LIMIT $4",
         bound(since_ms, *before, limit, account_id),
     )
-    found = [dict(zip(SHOWN, row, strict=True)) for row in rows]
-    for record in found:
-        record["estimated"] = bool(record["estimated"])
-        record["attempts"] = _attempts(record["attempts"])
-    return found
+    return [shown(row) for row in rows]
 
 
 def totals(tx: Tx, by: str, account_name: str | None = None, since_ms: int | None = None) -> list[dict[str, Any]]:

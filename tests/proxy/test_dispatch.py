@@ -50,6 +50,12 @@ async def closing(c: Connection) -> None:
     c.abort()
 
 
+async def broken(c: Connection) -> None:
+    await c.stream_head()
+    await c.chunk(b"".join(events(ANTHROPIC)[:4]))
+    c.abort()
+
+
 def tried(record: dict[str, Any]) -> list[tuple[str, int | None, str]]:
     return [(one["upstream"], one["status"], one["error"]) for one in record["attempts"]]
 
@@ -126,11 +132,6 @@ async def test_an_upstream_that_begins_late_serves_its_calls_and_rests_after_a_f
 async def test_what_broke_off_after_its_first_byte_is_not_repeated(
     lume: Proxy, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
-    async def broken(c: Connection) -> None:
-        await c.stream_head()
-        await c.chunk(b"".join(events(ANTHROPIC)[:4]))
-        c.abort()
-
     upstream.script = broken
     taken = await take(lume.post(ANTHROPIC, ask(ANTHROPIC)))
 
@@ -326,11 +327,6 @@ async def test_an_upstream_that_failed_five_times_is_left_alone_and_tried_by_one
 async def test_answers_that_break_off_count_as_failures(
     lume: Proxy, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
-    async def broken(c: Connection) -> None:
-        await c.stream_head()
-        await c.chunk(b"".join(events(ANTHROPIC)[:4]))
-        c.abort()
-
     upstream.script = broken
     second.script = lambda c: c.stream(events(ANTHROPIC))
     served = []
@@ -344,11 +340,6 @@ async def test_answers_that_break_off_count_as_failures(
 async def test_a_session_is_moved_by_the_second_answer_in_a_row_that_breaks_off(
     lume: Proxy, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
-    async def broken(c: Connection) -> None:
-        await c.stream_head()
-        await c.chunk(b"".join(events(ANTHROPIC)[:4]))
-        c.abort()
-
     upstream.script = broken
     second.script = lambda c: c.stream(events(ANTHROPIC))
     served = []
