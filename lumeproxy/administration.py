@@ -9,8 +9,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from lumeproxy.core.metrics import gauge
+from lumeproxy.core.metrics import gauge, gauges
 from lumeproxy.core.money import parse_usd
+from lumeproxy.core.selection import Selection
 from lumeproxy.dashboard import metrics
 from lumeproxy.dashboard.adminkeys import AdminAuth, Throttle
 from lumeproxy.dashboard.api import Api
@@ -44,6 +45,7 @@ async def make_administration(
     guesses: Throttle,
     live: LiveCalls,
     session: aiohttp.ClientSession,
+    selection: Selection,
 ) -> Administration:
     """Put it together. Raises ConfigError for a webhook without a usable secret."""
     database, clock, log = books.database, books.clock, books.log
@@ -56,6 +58,12 @@ async def make_administration(
         yield from books.tally.lines()
         yield from gauge("lumeproxy_open_calls", "Calls that are running.", len(live))
         yield from gauge("lumeproxy_write_queue", "Transactions that wait for the database.", database.queue_length())
+        members, now_ms = selection.members, clock.monotonic_ms()
+        taking = {name: int(member.takes_calls(now_ms)) for name, member in members.items()}
+        yield from gauges("lumeproxy_upstream_up", "Whether an upstream is sent calls.", "upstream", taking)
+        refused = {name: member.refused for name, member in members.items()}
+        text = "Credentials that are set aside, since their upstream refuses them."
+        yield from gauges("lumeproxy_upstream_refused_credentials", text, "upstream", refused)
         yield from database.commit_times.lines(
             "lumeproxy_commit_seconds", "How long a commit took, waiting not included."
         )

@@ -192,7 +192,9 @@ async def running(
             limits=make_exchange_limits(settings),
             dispatcher=dispatcher,
         )
-        beside = await make_administration(settings, environ, books, operations, guesses, live, session)
+        beside = await make_administration(
+            settings, environ, books, operations, guesses, live, session, dispatcher.selection
+        )
         names = make_names(settings, upstreams)
         models = Models(exchange, names, clock)
         reload = Reload(signals.load, environ, session, books, dispatcher, models, log)

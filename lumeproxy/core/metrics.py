@@ -4,7 +4,7 @@ never a model's, which a client may invent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # In seconds: a commit takes 0.2 ms on a quick disk and 20 ms on a slow one; what takes longer is a fault.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -72,6 +72,13 @@ def gauge(name: str, text: str, value: int) -> Iterator[str]:
     """The lines of a number that goes up and down."""
     yield from _head(name, text, "gauge")
     yield f"{name} {value}"
+
+
+def gauges(name: str, text: str, label: str, values: Mapping[str, int]) -> Iterator[str]:
+    """The same of one number for each value of a label."""
+    yield from _head(name, text, "gauge")
+    for shown, value in sorted(values.items()):
+        yield _line(name, [(label, shown)], value)
 
 
 def _head(name: str, text: str, kind: str) -> Iterator[str]:

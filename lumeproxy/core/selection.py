@@ -38,6 +38,15 @@ class Member:
     credentials: tuple[Circuit, ...]
     disabled: bool = False
 
+    def takes_calls(self, now_ms: int) -> bool:
+        """Whether a call may be sent to it, with some credential."""
+        return not self.disabled and self.circuit.available(now_ms)
+
+    @property
+    def refused(self) -> int:
+        """How many of its credentials are set aside, since it refuses them."""
+        return sum(bool(one.refused_status) for one in self.credentials)
+
 
 class Attempt:
     """One try of a call, from its choice to its report by `failed` or `ended`; a second report changes nothing. Where a
@@ -198,7 +207,7 @@ class Selection:
     ) -> Target | None:
         for name in _ranked(names, weights, session) if weights else names:
             member = self.members.get(name)
-            if member is None or member.disabled or not member.circuit.available(now_ms):
+            if member is None or not member.takes_calls(now_ms):
                 continue
             up = [
                 target

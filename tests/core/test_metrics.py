@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lumeproxy.core.metrics import Counter, Histogram, gauge
+from lumeproxy.core.metrics import Counter, Histogram, gauge, gauges
 
 
 def test_a_counter_has_a_line_for_each_combination_of_labels():
@@ -48,4 +48,13 @@ def test_a_gauge_is_one_number():
         "# HELP open_calls Open.",
         "# TYPE open_calls gauge",
         "open_calls 3",
+    ]
+
+
+def test_gauges_have_a_line_for_each_value_of_their_label():
+    assert list(gauges("g", "What.", "upstream", {"b": 2, 'a"': 0})) == [
+        "# HELP g What.",
+        "# TYPE g gauge",
+        'g{upstream="a\\""} 0',
+        'g{upstream="b"} 2',
     ]

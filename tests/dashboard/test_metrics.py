@@ -64,3 +64,27 @@ async def test_behind_a_trusted_proxy_the_clients_address_counts(tmp_path: Path,
     async with proxy(tmp_path, {"anthropic": upstream}, more=more) as lume:
         assert (await text(lume, **{"X-Forwarded-For": "203.0.113.9"}))[0] == 401
         assert (await text(lume))[0] == 200
+
+
+async def test_upstreams_that_get_no_calls_and_credentials_that_are_refused_are_told(
+    lume: Proxy, upstream: ScriptedUpstream
+):
+    def told(shown: str) -> list[str]:
+        return [line for line in shown.splitlines() if line.startswith("lumeproxy_upstream_") and "_total" not in line]
+
+    before = [
+        'lumeproxy_upstream_up{upstream="anthropic"} 1',
+        'lumeproxy_upstream_up{upstream="echo"} 1',
+        'lumeproxy_upstream_up{upstream="openai"} 1',
+        'lumeproxy_upstream_refused_credentials{upstream="anthropic"} 0',
+        'lumeproxy_upstream_refused_credentials{upstream="echo"} 0',
+        'lumeproxy_upstream_refused_credentials{upstream="openai"} 0',
+    ]
+    assert told((await text(lume))[1]) == before
+
+    upstream.script = lambda c: c.reply(b"{}", 401)
+    async with lume.post("/v1/messages", {"model": "claude-test-1", "max_tokens": 9, "messages": []}) as response:
+        assert response.status == 502
+    await lume.run("upstream.disable", name="openai")
+    changed = {0: 'lumeproxy_upstream_up{upstream="anthropic"} 1', 2: before[2][:-1] + "0", 3: before[3][:-1] + "1"}
+    assert told((await text(lume))[1]) == [changed.get(at, line) for at, line in enumerate(before)]

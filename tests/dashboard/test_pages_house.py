@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tests.dashboard.browser import Site, site
+from tests.support.upstream import ScriptedUpstream
 
 
 async def test_the_house_shows_what_runs_what_was_spent_and_by_whom(pages: Site):
@@ -50,6 +51,20 @@ async def test_prices_in_force_and_what_has_none(tmp_path: Path):
         assert "priceless through echo" in page.told
         assert "claude-echo echo $1.000 $1.000 $1.250 $2.000 $5.000 operator" in page.told
         assert "No price, so that calls are refused: priceless." in (await boss.get("/operator")).told
+
+
+async def test_a_credential_that_is_refused_is_told(tmp_path: Path, upstream: ScriptedUpstream):
+    upstream.script = lambda c: c.reply(b"{}", 403)
+    more = (
+        f'[upstreams.main]\nkind = "anthropic"\nbase_url = "{upstream.url}"\napi_key = ["one", "two"]\n'
+        '[[routes]]\nmodel = "claude-test-*"\nupstreams = ["main"]\n[failover]\nattempts = 1\n'
+    )
+    async with site(tmp_path, more=more) as pages:
+        boss = await pages.operator()
+        assert "refused" not in (await boss.get("/operator")).told
+        async with pages.lume.post("/v1/messages", {"model": "claude-test-1", "messages": []}) as response:
+            assert response.status == 502
+        assert re.search(r"main up credential [12] refused 0 ", (await boss.get("/operator")).told)
 
 
 async def test_an_upstream_is_switched_off_and_on_and_the_log_says_by_whom(pages: Site):
