@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lumeproxy.clients.claude_code import SWITCHES
 from lumeproxy.clients.seen import MANAGED, Around, Seen, files, seen
 
 HOME, HERE = Path("/home/ann"), Path("/home/ann/work")
@@ -111,7 +112,7 @@ def test_an_exported_providers_key_beside_the_proxys_is_told():
     assert (found.key, told(found)) == (KEY, [(told_text, "unset ANTHROPIC_API_KEY", False)])
 
 
-@pytest.mark.parametrize("name", ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"])
+@pytest.mark.parametrize("name", SWITCHES)
 def test_what_sends_it_past_the_proxy_is_told(name):
     assert told(only({USER: claude(**{name: "1"})})) == [
         (f"{name} in {USER} sends it past the proxy", f"remove {name} from {USER}", True)
